@@ -1,7 +1,7 @@
 # The C core as Cython sees it: the one place where csrc headers are declared. The contract of each
 # function is in its header. Nothing here touches a Python object, so everything is `noexcept nogil`.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "state.h" nogil:
@@ -108,3 +108,118 @@ cdef extern from "jsonscan.h" nogil:
         HW_JSON_DEEP
 
     int hw_jsonscan(const uint8_t *p, size_t n, unsigned int max_depth) noexcept
+
+
+cdef extern from "parser.h" nogil:
+    ctypedef struct hw_limits:
+        size_t max_message
+        uint32_t max_fragments
+        bint rsv1
+
+    ctypedef struct hw_parser:
+        pass
+
+    ctypedef enum hw_event_kind:
+        HW_EV_ERROR
+        HW_EV_MEMORY
+        HW_EV_NONE
+        HW_EV_TEXT
+        HW_EV_BINARY
+        HW_EV_PING
+        HW_EV_PONG
+        HW_EV_CLOSE
+
+    ctypedef struct hw_event:
+        uint8_t *data
+        size_t len
+        const char *reason
+        uint16_t code
+        bint ascii
+        bint compressed
+
+    hw_event_kind hw_parser_next(hw_parser *p, const hw_limits *limits, uint8_t *buf, size_t n, size_t *used,
+                                 hw_event *ev) noexcept
+    bint hw_parser_busy(const hw_parser *p) noexcept
+    void hw_parser_reset(hw_parser *p) noexcept
+    size_t hw_parser_memory(const hw_parser *p) noexcept
+    bint hw_close_code_valid(unsigned int code) noexcept
+
+
+cdef extern from "outqueue.h" nogil:
+    ctypedef struct hw_shared:
+        size_t len
+        uint8_t data[]
+
+    ctypedef struct hw_out_node:
+        size_t start
+        size_t end
+        size_t cap
+
+    ctypedef struct hw_outqueue:
+        hw_out_node *head
+        hw_out_node *tail
+
+    hw_shared *hw_shared_new(uint8_t opcode, uint8_t rsv, size_t n, uint8_t **payload) noexcept
+    void hw_shared_drop(hw_shared *s) noexcept
+    ssize_t hw_out_frame(hw_outqueue *q, hw_out_node *cork, uint8_t opcode, int fin, uint8_t rsv,
+                         const uint8_t *payload, size_t n) noexcept
+    ssize_t hw_out_shared(hw_outqueue *q, hw_shared *s) noexcept
+    void hw_out_consume(hw_outqueue *q, hw_out_node *cork, size_t n) noexcept
+    int hw_out_uncork(hw_outqueue *q, hw_out_node *cork) noexcept
+    size_t hw_out_truncate(hw_outqueue *q, hw_out_node *cork) noexcept
+    void hw_out_clear(hw_outqueue *q, hw_out_node *cork) noexcept
+    bint hw_out_empty(const hw_outqueue *q) noexcept
+    const uint8_t *hw_out_front(const hw_outqueue *q, size_t *n) noexcept
+
+
+cdef extern from "conn.h" nogil:
+    enum:
+        HW_OK
+        HW_E_CLOSED
+        HW_E_SLOW
+        HW_E_MEMORY
+        HW_E_FRAGMENT
+
+    enum:
+        HW_DUE_PING
+        HW_DUE_WRITE
+        HW_DUE_OPENING
+        HW_DUE_CLOSING
+        HW_DUE_MESSAGE
+        HW_DUE_READ
+        HW_DUE_TOKEN
+        HW_DUE_HANDLER
+        HW_DUE_COUNT
+
+    ctypedef struct hw_conn:
+        hw_state state
+        int fd
+        uint32_t slot
+        hw_outqueue out
+        hw_outqueue held
+        size_t held_bytes
+        uint64_t queued
+        uint64_t sent
+        uint64_t ping_end
+        # `in` is a Python keyword
+        hw_parser parser "in"
+        hw_wheel_entry timer
+        uint32_t due[8]
+
+    void hw_conn_init(hw_conn *c, int fd, uint32_t slot, uint32_t generation) noexcept
+    void hw_conn_free(hw_conn *c, hw_out_node *cork) noexcept
+    size_t hw_conn_waiting(const hw_conn *c) noexcept
+    int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
+                      size_t n, size_t limit) noexcept
+    int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) noexcept
+    int hw_conn_fragment(hw_conn *c, hw_out_node *cork, uint8_t opcode, int fin, const uint8_t *payload,
+                         size_t n, size_t limit) noexcept
+    int hw_conn_close_frame(hw_conn *c, hw_out_node *cork, uint16_t code, const uint8_t *reason,
+                            size_t n) noexcept
+    int hw_conn_bytes(hw_conn *c, hw_out_node *cork, const uint8_t *p, size_t n) noexcept
+    void hw_conn_drop_queue(hw_conn *c, hw_out_node *cork) noexcept
+    ssize_t hw_conn_flush(hw_conn *c, hw_out_node *cork) noexcept
+    void hw_conn_sent(hw_conn *c, hw_out_node *cork, size_t n) noexcept
+    ssize_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n) noexcept
+    uint32_t hw_conn_next_due(const hw_conn *c, uint32_t now) noexcept
+    bint hw_due_reached(uint32_t due, uint32_t now) noexcept

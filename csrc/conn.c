@@ -1,0 +1,141 @@
+#define _GNU_SOURCE
+#include "conn.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "frame.h"
+
+void hw_conn_init(hw_conn *c, int fd, uint32_t slot, uint32_t generation) {
+    memset(c, 0, sizeof *c);
+    hw_state_init(&c->state, generation);
+    c->fd = fd;
+    c->slot = slot;
+}
+
+void hw_conn_free(hw_conn *c, hw_out_node *cork) {
+    hw_out_clear(&c->out, cork);
+    hw_out_clear(&c->held, NULL);
+    hw_parser_reset(&c->in);
+}
+
+/* May a frame still be queued? OPEN, and no CLOSE before it (I2). A CLOSING connection to which the
+ * peer said CLOSE first has CLOSE_SENT set in the same step, so phase and flag agree. */
+static int writable(const hw_conn *c) {
+    uint64_t word = hw_state_load(&c->state);
+    return (word & HW_PHASE_MASK) == HW_OPEN && !(word & HW_CLOSE_SENT);
+}
+
+static int added(hw_conn *c, ssize_t n) {
+    if (n < 0) return HW_E_MEMORY;
+    c->queued += (uint64_t)n;
+    return HW_OK;
+}
+
+int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
+                  size_t n, size_t limit) {
+    if (!writable(c)) return HW_E_CLOSED;
+    if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
+    if (opcode < HW_OP_CLOSE && hw_state_has(&c->state, HW_FRAG_SENDING)) {
+        ssize_t held = hw_out_frame(&c->held, NULL, opcode, 1, rsv, payload, n);
+        if (held < 0) return HW_E_MEMORY;
+        c->held_bytes += (size_t)held;
+        return HW_OK;
+    }
+    return added(c, hw_out_frame(&c->out, cork, opcode, 1, rsv, payload, n));
+}
+
+int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) {
+    if (!writable(c)) return HW_E_CLOSED;
+    if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
+    if (hw_state_has(&c->state, HW_FRAG_SENDING)) {
+        ssize_t held = hw_out_shared(&c->held, frame);
+        if (held < 0) return HW_E_MEMORY;
+        c->held_bytes += (size_t)held;
+        return HW_OK;
+    }
+    return added(c, hw_out_shared(&c->out, frame));
+}
+
+int hw_conn_fragment(hw_conn *c, hw_out_node *cork, uint8_t opcode, int fin, const uint8_t *payload,
+                     size_t n, size_t limit) {
+    if (!writable(c)) return HW_E_CLOSED;
+    if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
+    int inside = hw_state_has(&c->state, HW_FRAG_SENDING);
+    if (inside != (opcode == HW_OP_CONT)) return HW_E_FRAGMENT;
+    int rc = added(c, hw_out_frame(&c->out, cork, opcode, fin, 0, payload, n));
+    if (rc != HW_OK) return rc;
+    if (!fin) {
+        hw_state_set(&c->state, HW_FRAG_SENDING);
+    } else {
+        hw_state_clear(&c->state, HW_FRAG_SENDING);
+        hw_out_append(&c->out, &c->held);
+        c->queued += c->held_bytes;
+        c->held_bytes = 0;
+    }
+    return HW_OK;
+}
+
+int hw_conn_close_frame(hw_conn *c, hw_out_node *cork, uint16_t code, const uint8_t *reason, size_t n) {
+    uint8_t payload[125];
+    if (hw_state_phase(&c->state) == HW_CLOSED) return HW_E_CLOSED;
+    if (!hw_state_set(&c->state, HW_CLOSE_SENT)) return HW_E_CLOSED;
+    hw_out_clear(&c->held, NULL);
+    c->held_bytes = 0;
+    if (n > sizeof payload - 2) {
+        n = sizeof payload - 2;
+        while (n && (reason[n] & 0xC0) == 0x80) n--; /* do not cut a UTF-8 sequence */
+    }
+    payload[0] = (uint8_t)(code >> 8);
+    payload[1] = (uint8_t)code;
+    if (n) memcpy(payload + 2, reason, n);
+    size_t size = code == 1005 ? 0 : n + 2;
+    return added(c, hw_out_frame(&c->out, cork, HW_OP_CLOSE, 1, 0, payload, size));
+}
+
+int hw_conn_bytes(hw_conn *c, hw_out_node *cork, const uint8_t *p, size_t n) {
+    if (hw_state_phase(&c->state) != HW_CONNECTING) return HW_E_CLOSED;
+    return added(c, hw_out_bytes(&c->out, cork, p, n));
+}
+
+void hw_conn_drop_queue(hw_conn *c, hw_out_node *cork) {
+    c->queued -= hw_out_truncate(&c->out, cork);
+    hw_out_clear(&c->held, NULL);
+    c->held_bytes = 0;
+}
+
+void hw_conn_sent(hw_conn *c, hw_out_node *cork, size_t n) {
+    hw_out_consume(&c->out, cork, n);
+    c->sent += n;
+}
+
+ssize_t hw_conn_flush(hw_conn *c, hw_out_node *cork) {
+    int blocked = 0;
+    if (hw_state_phase(&c->state) == HW_CLOSED) return -EPIPE;
+    ssize_t n = hw_out_send(&c->out, cork, c->fd, &blocked);
+    if (n > 0) c->sent += (uint64_t)n;
+    if (blocked)
+        hw_state_set(&c->state, HW_WRITE_BLOCKED);
+    else if (hw_out_empty(&c->out))
+        hw_state_clear(&c->state, HW_WRITE_BLOCKED);
+    return blocked && n < 0 ? 0 : n;
+}
+
+ssize_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n) {
+    if (hw_state_phase(&c->state) == HW_CLOSED) return -ENOTCONN;
+    for (;;) {
+        ssize_t got = recv(c->fd, buf, n, MSG_DONTWAIT);
+        if (got >= 0) return got;
+        if (errno != EINTR) return -errno;
+    }
+}
+
+uint32_t hw_conn_next_due(const hw_conn *c, uint32_t now) {
+    uint32_t first = 0;
+    for (int i = 0; i < HW_DUE_COUNT; i++) {
+        uint32_t due = c->due[i];
+        if (due && (!first || (int32_t)(due - now) < (int32_t)(first - now))) first = due;
+    }
+    return first;
+}

@@ -1,0 +1,68 @@
+# One WebSocket connection. See connection.pyx.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from heartwire._core.csrc cimport hw_shared
+from heartwire._core.engine cimport Endpoint
+from heartwire._core.link cimport Link, Sink
+
+
+cdef class Connection(Endpoint):
+    cdef readonly Sink sink             # owned: shared by the server's connections
+    cdef Link link                      # owned: the reactor, or a transport of its own
+    cdef public object owner            # the Client: owned until the end was told
+    cdef uint8_t *pending               # owned: bytes received and not yet parsed, NULL if none
+    cdef size_t pending_len
+    cdef size_t pending_start
+    # heartbeat
+    cdef uint32_t last_rx               # engine.now_ms of the last byte received
+    cdef uint32_t ping_us               # when the ping under way was handed over, low 32 bits
+    cdef uint32_t rtt_us                # of the last answered ping, 0: none yet
+    cdef uint32_t paused_at             # engine.now_ms when reading was paused, 0: it is not
+    # how it ends
+    cdef readonly object cause          # one of heartwire.closing's words, None while open
+    cdef readonly object reason         # the close reason, received or ours
+    cdef readonly uint16_t code         # the close code, received or ours
+    cdef public uint8_t special         # not 0: messages go to the sink's on_special
+    cdef public uint8_t errors_in_a_row # error events without an accepted action between
+    cdef uint8_t ending                 # the enum at the top of connection.pyx
+    cdef bint pumping                   # messages are being parsed and delivered right now
+    cdef bint was_open
+    cdef bint ping_stopped              # the heartbeat has let go of it
+    # where it comes from
+    cdef uint8_t peer_family            # 4, 6, or 0: a Unix socket
+    cdef uint16_t peer_port
+    cdef uint8_t peer_address[16]
+    # figures
+    cdef uint32_t linger_left
+    cdef uint64_t bytes_in
+    cdef uint32_t messages_in
+    cdef uint32_t messages_out
+    cdef uint32_t opened_ms
+    cdef readonly double opened_at      # Unix time, 0 before it was OPEN
+    cdef int failure                    # errno that ended it, 0: none
+    # other threads
+    cdef size_t posted_bytes
+
+    cdef void receive(self, uint8_t *p, size_t n) noexcept
+    cdef void receive_eof(self) noexcept
+    cdef void lost(self, int error) noexcept
+    cdef void flush(self) noexcept
+    cdef void expire(self) noexcept
+    cdef void settle(self) noexcept
+    cdef int queue(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept
+    cdef int queue_shared(self, hw_shared *frame) noexcept
+    cdef int check(self, int rc) except -1
+    cdef void leave_open(self, uint16_t code, object reason, object cause) noexcept
+    cdef void end(self, uint16_t code, object reason, object cause, uint32_t patience_ms) noexcept
+    cdef void slow(self) noexcept
+    cdef void finish(self) noexcept
+    cdef size_t pump(self, uint8_t *p, size_t n) noexcept
+    cdef void keep(self, const uint8_t *p, size_t n) noexcept
+    cdef void receive_head(self, uint8_t *p, size_t n) noexcept
+    cdef void pump_pending(self) noexcept
+    cdef void close_received(self, uint16_t code, const uint8_t *reason, size_t n) noexcept
+    cdef void send_ping(self) noexcept
+    cdef void ping_left(self) noexcept
+    cdef void progress(self, ssize_t n) noexcept
+    cdef bint passed(self, int which, uint32_t now) noexcept

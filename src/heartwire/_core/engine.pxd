@@ -1,0 +1,87 @@
+# What the connections of one event loop share. See engine.pyx.
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from heartwire._core.csrc cimport hw_conn, hw_out_node, hw_wheel
+
+
+# A list of owned references that costs nothing while empty.
+cdef struct Refs:
+    PyObject **items  # owned, each one reference
+    size_t count
+    size_t capacity
+
+
+# Totals since the engine was made. Read at scrape time; written only by the owning thread.
+cdef struct Totals:
+    uint64_t opened
+    uint64_t closed
+    uint64_t messages_in
+    uint64_t messages_out
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint64_t pings
+    uint64_t pongs
+    uint64_t stalls
+    uint64_t stalled_ms
+
+
+cdef class Endpoint:
+    cdef hw_conn c
+    cdef Engine engine          # owned; None once the connection is closed and let go
+    cdef bint dirty             # stands in engine.dirty
+    cdef bint watching          # its link should deliver input, unless HW_READ_PAUSED
+    cdef bint armed_read        # its link does: the link's own notes
+    cdef bint armed_write
+    cdef hw_out_node *cork(self) noexcept
+    cdef void flush(self) noexcept
+    cdef void expire(self) noexcept
+    cdef void settle(self) noexcept
+
+
+cdef class Engine:
+    # time
+    cdef hw_wheel wheel
+    cdef uint32_t tick_ms
+    cdef readonly uint32_t now_ms       # wraps after 49 days; 0 never stands for an instant
+    cdef uint64_t now_us
+    cdef uint64_t epoch_us
+    cdef uint64_t armed_tick            # the tick at which the loop will call us; UINT64_MAX: none
+    cdef object clock                   # () -> seconds, or None for CLOCK_MONOTONIC
+    cdef object call_later              # (seconds, callback) -> handle with cancel()
+    cdef object timer_handle
+    # batches
+    cdef Refs dirty                     # endpoints with something to send
+    cdef Refs ended                     # endpoints to settle
+    cdef bint in_batch
+    cdef bint flush_pending
+    cdef object call_soon
+    # shared buffers
+    cdef hw_out_node *cork              # owned
+    cdef Endpoint corked                # borrowed meaning: who may use the cork now
+    cdef uint8_t *buffer                # owned: buffer_size bytes, every receive of this loop
+    cdef size_t buffer_size
+    # other threads
+    cdef unsigned long thread_id
+    cdef object posted                  # collections.deque of (callable, args)
+    cdef object call_soon_threadsafe
+    cdef bint wake_pending
+    cdef uint64_t random
+    cdef bint stopped
+    cdef Totals totals
+
+    cdef bint foreign(self) noexcept
+    cdef void update_clock(self) noexcept
+    cdef void begin(self) noexcept
+    cdef void end(self) noexcept
+    cdef void mark_dirty(self, Endpoint endpoint) noexcept
+    cdef void mark_ended(self, Endpoint endpoint) noexcept
+    cdef void set_due(self, Endpoint endpoint, int which, uint32_t delay_ms) noexcept
+    cdef void rearm(self, Endpoint endpoint) noexcept
+    cdef void arm_timer(self) noexcept
+    cdef uint32_t draw(self, uint32_t below) noexcept
+    cdef void flush_dirty(self) noexcept
+    cdef void settle_ended(self) noexcept
+    cdef void request_flush(self) noexcept
+    cdef uint64_t ticks_until(self, uint32_t due) noexcept

@@ -1,0 +1,378 @@
+"""What the connections of one event loop share: the clock, the timing wheel, the receive buffer, the
+cork, the list of those with something to send, and the queue through which other threads speak.
+
+It knows no asyncio: the loop's `call_soon`, `call_later` and `call_soon_threadsafe` are given to it, and
+tests give their own. Everything but `post` belongs to the thread that made the engine.
+"""
+
+from collections import deque
+from os import urandom
+
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memmove, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from heartwire._core.csrc cimport (
+    hw_conn_next_due,
+    hw_out_node,
+    hw_wheel_add,
+    hw_wheel_advance,
+    hw_wheel_entry,
+    hw_wheel_free,
+    hw_wheel_init,
+    hw_wheel_linked,
+    hw_wheel_next,
+    hw_wheel_pop,
+    hw_wheel_remove,
+)
+
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident() noexcept
+
+
+cdef enum:
+    TICK_MS = 10
+    WHEEL_SLOTS = 4096
+    BUFFER_SIZE = 65536
+    CORK_SIZE = 65536
+    STALL_MS = 100        # a wake-up later than this was our own stall
+    FLUSH_MOST = 1000     # sends of one wake-up (design: 1,000 sends or 2 ms)
+    FLUSH_MOST_US = 2000
+
+
+cdef void refs_push(Refs *refs, object item) noexcept:
+    cdef size_t capacity
+    cdef PyObject **grown
+    if refs.count == refs.capacity:
+        capacity = refs.capacity * 2 if refs.capacity else 64
+        grown = <PyObject **>PyMem_RawRealloc(refs.items, capacity * sizeof(PyObject *))
+        if grown == NULL:
+            return  # the endpoint is flushed by its next write or deadline
+        refs.items = grown
+        refs.capacity = capacity
+    Py_INCREF(item)
+    refs.items[refs.count] = <PyObject *>item
+    refs.count += 1
+
+
+cdef void refs_clear(Refs *refs) noexcept:
+    cdef size_t i
+    for i in range(refs.count):
+        Py_DECREF(<object>refs.items[i])
+    PyMem_RawFree(refs.items)
+    memset(refs, 0, sizeof(Refs))
+
+
+cdef class Endpoint:
+    """What the engine and the links need of a connection. Connection is the one implementation."""
+
+    cdef hw_out_node *cork(self) noexcept:
+        """The node this endpoint may append to: the engine's cork while it is being served, else NULL."""
+        return self.engine.cork if self.engine.corked is self else NULL
+
+    cdef void flush(self) noexcept:
+        """Sends what is queued."""
+
+    cdef void expire(self) noexcept:
+        """Judges the deadlines that have passed, and sets the next."""
+
+    cdef void settle(self) noexcept:
+        """Tells the end of the connection, once, after the batch in which it came."""
+
+
+cdef size_t timer_offset():
+    cdef Endpoint probe = Endpoint.__new__(Endpoint)
+    return <size_t>(<char *>&probe.c.timer - <char *><PyObject *>probe)
+
+
+cdef size_t TIMER_OFFSET = timer_offset()  # from an object's address to its wheel entry
+
+
+cdef inline Endpoint owner_of(hw_wheel_entry *entry):
+    return <Endpoint><PyObject *>(<char *>entry - TIMER_OFFSET)
+
+
+cdef class Engine:
+    """Clock, wheel, buffers and batches of one loop.
+
+    Args:
+        call_soon: runs a callback after the current one, in this thread.
+        call_later: `(seconds, callback) -> handle` with `cancel()`.
+        call_soon_threadsafe: as `call_soon`, from any thread.
+        clock: `() -> seconds`, monotonic; None for the system's.
+        tick_ms: resolution of the deadlines in milliseconds.
+    """
+
+    def __cinit__(self, call_soon, call_later, call_soon_threadsafe, clock=None, uint32_t tick_ms=TICK_MS):
+        self.cork = <hw_out_node *>PyMem_RawMalloc(sizeof(hw_out_node) + CORK_SIZE)
+        self.buffer = <uint8_t *>PyMem_RawMalloc(BUFFER_SIZE)
+        if self.cork == NULL or self.buffer == NULL or hw_wheel_init(&self.wheel, WHEEL_SLOTS, 0) < 0:
+            raise MemoryError
+        memset(self.cork, 0, sizeof(hw_out_node))
+        self.cork.cap = CORK_SIZE
+        self.buffer_size = BUFFER_SIZE
+        self.tick_ms = max(tick_ms, 1)
+        self.call_soon = call_soon
+        self.call_later = call_later
+        self.call_soon_threadsafe = call_soon_threadsafe
+        self.clock = clock
+        self.posted = deque()
+        self.thread_id = PyThread_get_thread_ident()
+        self.armed_tick = UINT64_MAX
+        self.random = int.from_bytes(urandom(8), "little") | 1
+        self.update_clock()
+
+    def __dealloc__(self):
+        refs_clear(&self.dirty)
+        refs_clear(&self.ended)
+        hw_wheel_free(&self.wheel)
+        PyMem_RawFree(self.cork)
+        PyMem_RawFree(self.buffer)
+
+    # ---------------------------------------------------------------- time
+
+    cdef void update_clock(self) noexcept:
+        cdef timespec now
+        cdef uint64_t us
+        if self.clock is None:
+            clock_gettime(CLOCK_MONOTONIC, &now)
+            us = <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
+        else:
+            try:
+                us = <uint64_t>(<double>self.clock() * 1e6)
+            except BaseException:
+                us = self.now_us + self.epoch_us
+        if self.epoch_us == 0:
+            self.epoch_us = us - 1000
+        self.now_us = us - self.epoch_us
+        self.now_ms = <uint32_t>(self.now_us // 1000)
+        if self.now_ms == 0:
+            self.now_ms = 1
+
+    cdef uint32_t draw(self, uint32_t below) noexcept:
+        """A pseudo-random number below `below` (xorshift64*): jitter, not secrets."""
+        self.random ^= self.random >> 12
+        self.random ^= self.random << 25
+        self.random ^= self.random >> 27
+        return <uint32_t>((self.random * <uint64_t>0x2545F4914F6CDD1D) >> 33) % below if below else 0
+
+    cdef void set_due(self, Endpoint endpoint, int which, uint32_t delay_ms) noexcept:
+        """Sets one deadline, `delay_ms` from the engine's now. Later ones are found lazily."""
+        cdef uint32_t due
+        cdef uint64_t tick
+        if delay_ms > 1000000000:
+            delay_ms = 1000000000  # 11 days: looked at again then; keeps 32-bit differences signed
+        due = self.now_ms + delay_ms
+        if due == 0:
+            due = 1
+        endpoint.c.due[which] = due
+        tick = self.wheel.now + self.ticks_until(due)
+        if not hw_wheel_linked(&endpoint.c.timer) or tick < endpoint.c.timer.deadline:
+            hw_wheel_add(&self.wheel, &endpoint.c.timer, tick)
+            if not self.in_batch:
+                self.arm_timer()
+
+    cdef uint64_t ticks_until(self, uint32_t due) noexcept:
+        cdef int32_t left = <int32_t>(due - self.now_ms)
+        # The wheel may stand behind the clock by the time since the last advance.
+        cdef uint64_t behind = self.now_us // 1000 // self.tick_ms - self.wheel.now
+        if left <= 0:
+            return behind + 1
+        return behind + (<uint32_t>left + self.tick_ms - 1) // self.tick_ms
+
+    cdef void rearm(self, Endpoint endpoint) noexcept:
+        """Puts the endpoint where its earliest deadline is, or out of the wheel."""
+        cdef uint32_t due = hw_conn_next_due(&endpoint.c, self.now_ms)
+        if due == 0:
+            hw_wheel_remove(&self.wheel, &endpoint.c.timer)
+        else:
+            hw_wheel_add(&self.wheel, &endpoint.c.timer, self.wheel.now + self.ticks_until(due))
+
+    cdef void arm_timer(self) noexcept:
+        cdef uint64_t next_tick = hw_wheel_next(&self.wheel)
+        cdef int64_t delay_us
+        if next_tick >= self.armed_tick or self.stopped:
+            return
+        if self.timer_handle is not None:
+            self.timer_handle.cancel()
+            self.timer_handle = None
+        delay_us = <int64_t>(next_tick * self.tick_ms * 1000) - <int64_t>self.now_us
+        try:
+            self.timer_handle = self.call_later(max(delay_us, 0) / 1e6, self.on_timer)
+            self.armed_tick = next_tick
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to be pinged
+
+    def on_timer(self):
+        """Runs what is due. Called by the loop, and by tests that move the clock."""
+        cdef hw_wheel_entry *entry
+        cdef Endpoint endpoint
+        cdef int64_t late_ms
+        cdef uint64_t planned = self.armed_tick
+        self.timer_handle = None
+        self.armed_tick = UINT64_MAX
+        self.begin()
+        if planned != UINT64_MAX:
+            late_ms = <int64_t>self.now_us // 1000 - <int64_t>(planned * self.tick_ms)
+            if late_ms > STALL_MS:
+                self.totals.stalls += 1
+                self.totals.stalled_ms += <uint64_t>late_ms
+        hw_wheel_advance(&self.wheel, self.now_us // 1000 // self.tick_ms)
+        while True:
+            entry = hw_wheel_pop(&self.wheel)
+            if entry == NULL:
+                break
+            endpoint = owner_of(entry)
+            endpoint.expire()
+            if endpoint.engine is not None and not hw_wheel_linked(entry):
+                self.rearm(endpoint)
+        self.end()
+
+    # ---------------------------------------------------------------- batches
+
+    cdef void begin(self) noexcept:
+        self.in_batch = True
+        self.update_clock()
+
+    cdef void end(self) noexcept:
+        """Sends what the batch produced and tells the ends it brought."""
+        self.flush_dirty()
+        self.settle_ended()
+        self.in_batch = False
+        if self.dirty.count or self.ended.count:
+            self.request_flush()
+        self.arm_timer()
+
+    cdef void mark_dirty(self, Endpoint endpoint) noexcept:
+        if not endpoint.dirty:
+            endpoint.dirty = True
+            refs_push(&self.dirty, endpoint)
+            if not self.in_batch:
+                self.request_flush()
+
+    cdef void mark_ended(self, Endpoint endpoint) noexcept:
+        refs_push(&self.ended, endpoint)
+        if not self.in_batch:
+            self.request_flush()
+
+    cdef void request_flush(self) noexcept:
+        if self.flush_pending or self.stopped:
+            return
+        try:
+            self.call_soon(self.run_batch)
+            self.flush_pending = True
+        except RuntimeError:
+            pass  # the loop is closed
+
+    def run_batch(self):
+        """Sends and settles what was left or came up outside a batch."""
+        self.flush_pending = False
+        self.begin()
+        self.end()
+
+    cdef void flush_dirty(self) noexcept:
+        """Flushes at most FLUSH_MOST endpoints or for FLUSH_MOST_US; the rest stays, in order."""
+        cdef size_t done = 0
+        cdef Endpoint endpoint
+        cdef uint64_t start = self.now_us
+        while done < self.dirty.count:
+            endpoint = <Endpoint>self.dirty.items[done]
+            Py_DECREF(endpoint)  # the list's own reference; `endpoint` holds another
+            done += 1
+            endpoint.dirty = False
+            endpoint.flush()
+            if done >= FLUSH_MOST:
+                break
+            if done & 63 == 0:
+                self.update_clock()
+                if self.now_us - start > FLUSH_MOST_US:
+                    break
+        if done:
+            self.dirty.count -= done
+            if self.dirty.count:
+                memmove(self.dirty.items, self.dirty.items + done, self.dirty.count * sizeof(PyObject *))
+
+    cdef void settle_ended(self) noexcept:
+        cdef size_t i = 0
+        cdef Endpoint endpoint
+        while i < self.ended.count:  # settling may end others
+            endpoint = <Endpoint>self.ended.items[i]
+            Py_DECREF(endpoint)
+            i += 1
+            endpoint.settle()
+        self.ended.count = 0
+
+    # ---------------------------------------------------------------- other threads
+
+    cdef bint foreign(self) noexcept:
+        return PyThread_get_thread_ident() != self.thread_id
+
+    def post(self, call, *args):
+        """Runs `call(*args)` in the engine's thread. From any thread; one wake-up for a burst.
+
+        Returns:
+            False if the loop is gone, and the call with it.
+        """
+        if self.stopped:
+            return False
+        self.posted.append((call, args))
+        if not self.wake_pending:
+            self.wake_pending = True
+            try:
+                self.call_soon_threadsafe(self.run_posted)
+            except RuntimeError:
+                return False
+        return True
+
+    def run_posted(self):
+        """Runs what other threads posted, in order, as one batch."""
+        cdef object call
+        self.wake_pending = False
+        self.begin()
+        while self.posted:
+            call, args = self.posted.popleft()
+            try:
+                call(*args)
+            except Exception as error:
+                self.on_error(error)
+        self.end()
+
+    def on_error(self, error):
+        """Receives what a posted call raised. Replaced by the server, which logs it."""
+
+    def adopt_thread(self):
+        """Makes the calling thread the owner: for engines made before their loop's thread runs."""
+        self.thread_id = PyThread_get_thread_ident()
+
+    def stop(self):
+        """No more timers and calls. Connections must be closed by then."""
+        self.stopped = True
+        if self.timer_handle is not None:
+            self.timer_handle.cancel()
+            self.timer_handle = None
+        refs_clear(&self.dirty)
+        refs_clear(&self.ended)
+
+    # ---------------------------------------------------------------- figures
+
+    @property
+    def next_wake(self):
+        """Seconds of the engine's clock until the next deadline, None if there is none. For tests."""
+        cdef uint64_t tick = hw_wheel_next(&self.wheel)
+        if tick == UINT64_MAX:
+            return None
+        self.update_clock()
+        return max(<int64_t>(tick * self.tick_ms * 1000) - <int64_t>self.now_us, 0) / 1e6
+
+    @property
+    def backlog(self):
+        """Connections that wait for their turn to send."""
+        return self.dirty.count
+
+    def statistics(self):
+        """A snapshot of the totals since the start, by name."""
+        return self.totals

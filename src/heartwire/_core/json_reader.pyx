@@ -1,0 +1,173 @@
+"""From a text payload to what the application asked for, decoded where it lies.
+
+The decoders are injected (the server gives msgspec's), so the core imports without them. A payload without
+a key "action" goes straight to the message handler; one that may have it is read as an envelope. Views on
+the receive buffer end with the call that made them (I11): one that is still held afterwards, a `Raw` field
+of a typed message, makes the payload be decoded again from a copy.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint8_t
+
+from heartwire._core.connection cimport Connection
+from heartwire._core.csrc cimport HW_JSON_ACTION, HW_JSON_DEEP, HW_OP_TEXT, hw_jsonscan
+from heartwire._core.engine cimport Endpoint
+from heartwire._core.link cimport HOLD, Sink
+
+
+cdef class PayloadView:
+    """The payload under way as a buffer that decoders accept; counts who looks at it."""
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 1, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+
+
+cdef extern from "Python.h":
+    int PyBuffer_FillInfo(Py_buffer *view, object exporter, void *buf, Py_ssize_t size, int readonly,
+                          int flags) except -1
+
+
+cdef class JsonReader(Sink):
+    """A Sink that reads messages as JSON. The server subclasses it; see the attributes in the .pxd."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.view = PayloadView.__new__(PayloadView)
+        self.max_depth = 128
+        self.invalid = ValueError
+
+    cdef object read(self, object decoder, uint8_t *p, size_t n):
+        """Decodes n bytes at p. The result holds no view on them."""
+        cdef PayloadView view = self.view
+        view.data = p
+        view.size = n
+        value = decoder(view)
+        if view.exports:
+            # Somebody holds on to the buffer. Nothing was given away yet: let go and decode a copy.
+            value = None
+            self.view = PayloadView.__new__(PayloadView) if view.exports else view
+            value = decoder(PyBytes_FromStringAndSize(<char *>p, n))
+        return value
+
+    cdef int deliver(self, Connection conn, object handler, object value) except -1:
+        """Calls the application. HOLD if it goes on asynchronously."""
+        cdef object owner = conn.owner
+        try:
+            result = handler(owner, value)
+        except Exception as error:
+            self.on_handler_failure(owner, error)
+            return 0
+        if conn.errors_in_a_row:
+            conn.errors_in_a_row = 0
+        if result is None:
+            return 0
+        return HOLD if self.on_result(owner, result) else 0
+
+    cdef int text(self, Endpoint endpoint, uint8_t *p, size_t n) noexcept:
+        cdef Connection conn = <Connection>endpoint
+        cdef int found
+        try:
+            if conn.special:
+                return HOLD if self.on_special(conn.owner, PyBytes_FromStringAndSize(<char *>p, n), True) else 0
+            if self.text_handler is not None:
+                return self.deliver(conn, self.text_handler, PyUnicode_DecodeUTF8(<char *>p, n, NULL))
+            found = hw_jsonscan(p, n, self.max_depth)
+            if found == HW_JSON_DEEP:
+                self.on_bad_json(conn.owner, f"nested deeper than {self.max_depth}")
+                return 0
+            if found == HW_JSON_ACTION:
+                return self.read_envelope(conn, p, n)
+            try:
+                value = self.read(self.decode, p, n)
+            except Exception as error:  # msgspec raises RecursionError and UnicodeDecodeError too
+                self.on_bad_json(conn.owner, describe(error))
+                return 0
+            if self.message_handler is not None:
+                return self.deliver(conn, self.message_handler, value)
+            return HOLD if self.on_unclaimed(conn.owner, value) else 0
+        except Exception as error:
+            self.on_failure(conn, error)
+            return 0
+
+    cdef int read_envelope(self, Connection conn, uint8_t *p, size_t n) except -1:
+        """A message that may name an action. The envelope's raw `data` is a view that ends with this call."""
+        cdef PayloadView view = self.view
+        view.data = p
+        view.size = n
+        held = None
+        try:
+            envelope = self.decode_envelope(view)
+        except self.invalid:
+            envelope = None
+        except Exception as error:
+            self.on_bad_json(conn.owner, describe(error))
+            return 0
+        if envelope is None or not self.claims(envelope):
+            envelope = None
+            try:
+                value = self.read(self.decode, p, n)
+            except Exception as error:
+                self.on_bad_json(conn.owner, describe(error))
+                return 0
+            if self.message_handler is not None:
+                return self.deliver(conn, self.message_handler, value)
+            return HOLD if self.on_unclaimed(conn.owner, value) else 0
+        held = self.on_action(conn.owner, envelope, view)
+        envelope = None
+        if view.exports:
+            self.view = PayloadView.__new__(PayloadView)
+            raise AssertionError("an action kept a view of the receive buffer")
+        return HOLD if held else 0
+
+    cdef int binary(self, Endpoint endpoint, uint8_t *p, size_t n) noexcept:
+        cdef Connection conn = <Connection>endpoint
+        try:
+            if self.binary_handler is None:
+                conn.close(1003, "binary messages are not accepted", "unsupported_data")
+                return 0
+            data = PyBytes_FromStringAndSize(<char *>p, n)
+            if conn.special:
+                return HOLD if self.on_special(conn.owner, data, False) else 0
+            return self.deliver(conn, self.binary_handler, data)
+        except Exception as error:
+            self.on_failure(conn, error)
+            return 0
+
+    def read_typed(self, decoder, PayloadView view):
+        """Decodes the payload under way with another decoder, inside `on_action`. Holds no view."""
+        return self.read(decoder, view.data, view.size)
+
+    # The server's part.
+
+    def claims(self, envelope):
+        """Is there an action for it?"""
+        return False
+
+    def on_action(self, owner, envelope, view):
+        """A message that names an action. True: reading is held until `resume()`."""
+
+    def on_special(self, owner, data, is_text):
+        """A message of a connection whose `special` is set: not authenticated yet, or read by hand."""
+
+    def on_unclaimed(self, owner, value):
+        """A JSON value that no action and no handler claims."""
+
+    def on_result(self, owner, result):
+        """What a handler returned, not None. True: reading is held until `resume()`."""
+
+    def on_bad_json(self, owner, detail):
+        """The text is not JSON, or too deep."""
+
+    def on_handler_failure(self, owner, error):
+        """The application's handler raised."""
+
+
+cdef str describe(error):
+    """One line that says what is wrong with a text, without quoting it."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    return str(error) or type(error).__name__
