@@ -1,0 +1,77 @@
+# make serve | test | test-unit | lint | types | debug | asan | wheel | clean        (PYTHON=python3.12 make test)
+
+PYTHON ?= python3
+MAKEFLAGS += --no-builtin-rules
+
+# One environment for each interpreter version (3.13t is the free-threaded one).
+TAG := $(shell $(PYTHON) -c 'import sys, sysconfig; \
+	print("%d.%d" % sys.version_info[:2] + ("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))' 2>/dev/null)
+VENV := .venv/$(or $(TAG),none)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwire/_core/*.pxd)
+SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
+
+.PHONY: all build serve test test-unit debug asan lint types wheel clean preflight
+.DELETE_ON_ERROR:
+
+all: build
+
+build: $(VENV)/.built
+
+serve: build
+	exec $(BIN)/socket-server --port 8085 --jwt-secret test-jwt-secret
+
+test: build
+	$(BIN)/pytest $(ARGS)
+
+test-unit: build
+	$(BIN)/pytest tests/unit $(ARGS)
+
+debug: $(VENV)/.debug
+	PYTHONPATH=build/$(TAG)-debug $(BIN)/pytest $(ARGS)
+
+asan: $(VENV)/.sanitize
+	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/cython-lint src
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only $(wildcard csrc/*.c)
+
+types: build
+	$(BIN)/mypy
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m build --outdir dist
+
+docs/options.md: src/heartwire/config.py src/heartwire/options.py tools/gen_options.py | build
+	mkdir -p docs
+	$(BIN)/python tools/gen_options.py > $@
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find src tests tools \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
+
+preflight:
+	@tools/preflight.sh $(PYTHON)
+
+# The tools and what the package needs; the checkout itself is installed without its compiled modules,
+# which .built puts in place.
+$(VENV)/.installed: pyproject.toml src/heartwire/_version.py | preflight
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group build --group test --group lint
+	HEARTWIRE_PURE=1 $(PIP) install --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(SOURCES) | preflight
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+# These builds hold the whole package, and stand before the checkout on the path of the tests.
+$(VENV)/.debug $(VENV)/.sanitize: $(VENV)/.%: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight
+	HEARTWIRE_$(shell echo $* | tr a-z A-Z)=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-$*
+	touch $@

@@ -1,0 +1,321 @@
+"""The configuration of a server: every option, with its unit, default and reason.
+
+`ServerConfig` is the one table. The command's flags, the environment, TOML files, the keywords of
+`Server` and `docs/options.md` are all made from it. To add an option, add a field; then run
+`make docs/options.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from heartwire.errors import ConfigError
+from heartwire.options import Field, Option, Pattern, fields_of, nearest
+
+if sys.platform != "win32":  # which has no such limit either
+    import resource
+
+__all__ = ["FIELDS", "ApiKey", "ServerConfig"]
+
+Algorithm = Literal["HS256", "HS384", "HS512"]
+
+_LISTEN = "Listening"
+_AUTH = "Authentication"
+_MESSAGES = "Messages"
+_ALIVE = "Heartbeat and timeouts"
+_LIMITS = "Limits"
+_DRAIN = "Draining"
+_HTTP = "HTTP API"
+_RUN = "Running"
+
+_DAY: Final = 86400.0
+_GIB: Final = 1 << 30
+_KEPT_DESCRIPTORS: Final = 256
+
+_HOST = Pattern(r"[^\s/]+", "a host name or an IP address, such as 127.0.0.1, 0.0.0.0 or ::")
+_PATH = Pattern(r"/[^\s?#%\x00-\x1f\x7f-\U0010ffff]*", "a path such as /ws, without query, fragment or %")
+_TEXT = Pattern(r"[^\x00-\x1f\x7f]+", "text of at least one character")
+_COOKIE = Pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a cookie, such as session")
+_ORIGIN = Pattern(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", "an origin such as https://example.com, with no path")
+_API_KEY = Pattern(
+    r"[A-Za-z0-9_.-]+:(read|publish|admin)(\+(read|publish|admin))*:[!-~]+|[!-9;-~]+",
+    "a key, or name:scopes:key with scopes of read, publish and admin joined by +",
+)
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of the HTTP API, as `[name:scopes:]key` says. Its repr does not show the key."""
+
+    name: str
+    scopes: frozenset[str]
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> ApiKey:
+        """Reads `key` (all scopes) or `name:scope+scope:key`, already checked for its form."""
+        if ":" not in text:
+            return cls(name="default", scopes=frozenset(("read", "publish", "admin")), key=text)
+        name, scopes, key = text.split(":", 2)
+        return cls(name=name, scopes=frozenset(scopes.split("+")), key=key)
+
+    def __repr__(self) -> str:
+        return f"ApiKey(name={self.name!r}, scopes={sorted(self.scopes)!r}, key='***')"
+
+    def __rich_repr__(self) -> Any:  # msgspec's own would show the key
+        yield "name", self.name
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a server can be told. Immutable, and valid once it exists.
+
+    Each value may also be given as text ("30s", "1MiB", "true"). Use `from_kwargs`, which knows
+    misspelt names.
+
+    Raises:
+        ConfigError: a value does not fit; names the option and says what was expected.
+    """
+
+    # fmt: off
+    host: Annotated[str, Option(
+        _LISTEN, "Address to listen on.",
+        "Nothing is open to the network until somebody asks for it.", pattern=_HOST)] = "127.0.0.1"
+    port: Annotated[int, Option(
+        _LISTEN, "TCP port; 0 lets the kernel choose.",
+        "The usual port of HTTP services that need no privileges.", low=0, high=65535)] = 8080
+    unix: Annotated[Path | None, Option(
+        _LISTEN, "Listen on this Unix socket instead of host and port.",
+        "TCP is what most clients and proxies speak.")] = None
+    path: Annotated[str, Option(
+        _LISTEN, "Path of the WebSocket endpoint.",
+        "What clients of the Go socket-server use.", pattern=_PATH)] = "/ws"
+    backlog: Annotated[int, Option(
+        _LISTEN, "Connections the kernel holds until they are accepted.",
+        "Takes a reconnect storm; the kernel lowers it to net.core.somaxconn.", low=1, high=65535)] = 4096
+    reuse_port: Annotated[bool, Option(
+        _LISTEN, "Let several processes listen on the same port (SO_REUSEPORT).",
+        "Off, a second server on the port is an error and not a riddle.")] = False
+    jwt_secret: Annotated[tuple[str, ...], Option(
+        _AUTH, "Secret that verifies tokens. Several may be given, for rotation: each is accepted.",
+        "There is no safe default. At least 32 bytes for HS256 (RFC 7518 section 3.2).", secret=True)] = ()
+    jwt_secret_file: Annotated[Path | None, Option(
+        _AUTH, "File with further secrets, one a line.",
+        "Flags are visible to other users of the machine, files need not be.")] = None
+    jwt_algorithms: Annotated[tuple[Algorithm, ...], Option(
+        _AUTH, "Signature algorithms that are accepted.",
+        "One algorithm leaves nothing to confuse; `none` is never accepted.")] = ("HS256",)
+    jwt_audience: Annotated[str | None, Option(
+        _AUTH, "Audience (`aud`) a token must name.",
+        "Needed only where several services share a secret.", pattern=_TEXT)] = None
+    jwt_issuer: Annotated[str | None, Option(
+        _AUTH, "Issuer (`iss`) a token must come from.",
+        "Needed only where several issuers share a secret.", pattern=_TEXT)] = None
+    jwt_leeway: Annotated[float, Option(
+        _AUTH, "Clock difference that is forgiven in `exp`, `nbf` and `iat`.",
+        "Clocks of servers are kept by NTP; forgiveness lengthens the life of stolen tokens.",
+        unit="s", low=0, high=3600)] = 0.0
+    allow_no_exp: Annotated[bool, Option(
+        _AUTH, "Accept tokens that never expire.",
+        "A token without end can only be taken back by revoking it.")] = False
+    token_grace: Annotated[float, Option(
+        _AUTH, "How long a connection outlives its token.",
+        "Expired means expired; clients are warned in time to renew.", unit="s", low=0, high=_DAY)] = 0.0
+    auth: Annotated[Literal["handshake", "message", "optional"], Option(
+        _AUTH, "When clients authenticate: before the upgrade, by their first message, or if they like.",
+        "Strangers cost nothing before they are refused.")] = "handshake"
+    auth_timeout: Annotated[float, Option(
+        _AUTH, "Time to authenticate with `auth` = `message`.",
+        "A round trip on a bad mobile network, with room.", unit="s", low=0.1, high=3600)] = 10.0
+    auth_cookie: Annotated[str | None, Option(
+        _AUTH, "Cookie that may hold the token; such requests must name an allowed Origin.",
+        "Browsers send cookies unasked, which is worth choosing on purpose.", pattern=_COOKIE)] = None
+    query_token: Annotated[bool, Option(
+        _AUTH, "Accept the token as `?token=`.",
+        "Every WebSocket tool can send it. Turn it off where a proxy logs addresses.")] = True
+    reject: Annotated[Literal["status", "close"], Option(
+        _AUTH, "Show a refusal as HTTP status, or upgrade and close with a code.",
+        "Proxies and tools understand a status. Browsers can only read a close code.")] = "status"
+    origin: Annotated[tuple[str, ...], Option(
+        _AUTH, "Origin that may connect, besides the server's own host.",
+        "Only pages of the same host, so that no foreign page acts for its visitor.", pattern=_ORIGIN)] = ()
+    welcome: Annotated[bool, Option(
+        _MESSAGES, "Send the `connected` event right after the upgrade.",
+        "Clients learn their id. Off for protocols of your own.")] = True
+    max_message_size: Annotated[int, Option(
+        _MESSAGES, "Largest message, inclusive.",
+        "Far above real JSON messages, far below what one client could exhaust memory with.",
+        unit="bytes", low=1, high=_GIB)] = 1 << 20
+    max_fragments: Annotated[int, Option(
+        _MESSAGES, "Most fragments of one message.",
+        "1 MiB in pieces of 64 bytes; tiny fragments cost more to handle than they carry.",
+        low=1, high=1 << 24)] = 16384
+    max_json_depth: Annotated[int, Option(
+        _MESSAGES, "Deepest nesting of arrays and objects.",
+        "Well below what any Python version decodes without running out of stack.", low=1, high=512)] = 128
+    message_timeout: Annotated[float, Option(
+        _MESSAGES, "Time from the first byte of a message to its last.",
+        "1 MiB at 140 kbit/s; slower is somebody holding memory.", unit="s", low=0.1, high=_DAY)] = 60.0
+    handler_timeout: Annotated[float, Option(
+        _MESSAGES, "How long handlers may go on once their client has left, before they are cancelled.",
+        "Lets a database write finish, and not hang for ever.", unit="s", low=0.1, high=_DAY)] = 30.0
+    keep_request: Annotated[bool, Option(
+        _MESSAGES, "Keep `client.request` after `on_connect`.",
+        "Path and headers cost memory for each connection and are rarely looked at later.")] = False
+    handshake_timeout: Annotated[float, Option(
+        _ALIVE, "Time for the head of the request to arrive.",
+        "It is one packet; slow heads are an old attack (slowloris).", unit="s", low=0.1, high=3600)] = 10.0
+    ping_interval: Annotated[float, Option(
+        _ALIVE, "Silence after which a client is pinged.",
+        "Below the 60 s after which many proxies and NATs forget a connection.",
+        unit="s", low=0.05, high=_DAY)] = 30.0
+    ping_timeout: Annotated[float, Option(
+        _ALIVE, "Silence after a ping, or of a blocked send, that ends the connection.",
+        "A phone that changes cells is back within a minute.", unit="s", low=0.05, high=_DAY)] = 60.0
+    ping_always: Annotated[bool, Option(
+        _ALIVE, "Ping clients that are not silent too.",
+        "What was just heard from is known to be alive. On to measure round trips.")] = False
+    close_timeout: Annotated[float, Option(
+        _ALIVE, "Wait for the peer's CLOSE after ours.",
+        "A round trip, with room for data under way.", unit="s", low=0, high=3600)] = 5.0
+    send_buffer_limit: Annotated[int, Option(
+        _LIMITS, "Unsent data at which a slow client is let go.",
+        "Bounds the memory one client that does not read can hold.", unit="bytes", low=1, high=_GIB
+    )] = 1 << 20
+    max_channels_per_client: Annotated[int, Option(
+        _LIMITS, "Channels a client may be in.",
+        "More than any page needs; each membership costs memory.", low=1, high=1 << 20)] = 128
+    max_connections: Annotated[int | None, Option(
+        _LIMITS, "Connections at which new ones are answered 503.",
+        "Keeps descriptors for logs, brokers and the HTTP API.",
+        low=1, high=1 << 24, default_text=f"descriptor limit - {_KEPT_DESCRIPTORS}")] = None
+    drain_delay: Annotated[float, Option(
+        _DRAIN, "From SIGTERM to the first client sent away; 0 is used when there are none.",
+        "Load balancers need a few probes to notice that the server is not ready.",
+        unit="s", low=0, high=3600)] = 5.0
+    drain_window: Annotated[float, Option(
+        _DRAIN, "Time over which clients are told to reconnect.",
+        "The other servers get them one after the other and not in one storm.", unit="s", low=0, high=3600
+    )] = 30.0
+    drain_timeout: Annotated[float, Option(
+        _DRAIN, "After this what is left is aborted.",
+        "Delay, window and close handshakes fit in; orchestrators should wait longer than that.",
+        unit="s", low=0, high=_DAY)] = 60.0
+    api_key: Annotated[tuple[str, ...], Option(
+        _HTTP, "Key of the HTTP API as `[name:scopes:]key`, bare for all scopes.",
+        "Without a key the API is closed.", pattern=_API_KEY, secret=True)] = ()
+    api_key_file: Annotated[Path | None, Option(
+        _HTTP, "File with further keys, one a line.",
+        "Flags are visible to other users of the machine, files need not be.")] = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Option(
+        _RUN, "Least important messages that are logged.",
+        "Connections that come and go are the daily life of a server, told at debug.")] = "info"
+    log_format: Annotated[Literal["text", "json"], Option(
+        _RUN, "Log lines for people, or one JSON object a line.",
+        "The first reader is a person.")] = "text"
+    loop: Annotated[Literal["auto", "asyncio", "uvloop"], Option(
+        _RUN, "Event loop; `auto` takes uvloop if it is installed.",
+        "Whoever installs uvloop wants it used.")] = "auto"
+    link: Annotated[Literal["auto", "epoll", "asyncio"], Option(
+        _RUN, "What carries the bytes: the epoll core (Linux) or asyncio transports.",
+        "`auto` takes epoll where there is one: it is faster and needs less memory.")] = "auto"
+
+    # fmt: on
+    def __post_init__(self) -> None:
+        for name, field in FIELDS.items():
+            msgspec.structs.force_setattr(self, name, _parsed(field, getattr(self, name)))
+        self.jwt_secrets()
+        self.api_keys()
+
+    @classmethod
+    def from_kwargs(cls, **kwargs: Any) -> ServerConfig:
+        """Makes a configuration from keywords: those of `Server`, which are the options' names.
+
+        Raises:
+            ConfigError: no such option (says which is near), or a value does not fit.
+        """
+        for name in kwargs:
+            if name not in FIELDS:
+                raise ConfigError(name, "no such option" + nearest(name, list(FIELDS)))
+        return cls(**kwargs)
+
+    def jwt_secrets(self) -> tuple[str, ...]:
+        """All secrets, those of `jwt_secret_file` last; read again at each call.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        return self.jwt_secret + _lines("jwt_secret_file", FIELDS["jwt_secret"], self.jwt_secret_file)
+
+    def api_keys(self) -> tuple[ApiKey, ...]:
+        """All keys of the HTTP API, those of `api_key_file` last; read again at each call.
+
+        Raises:
+            ConfigError: the file cannot be read, or holds a line that is no key.
+        """
+        texts = self.api_key + _lines("api_key_file", FIELDS["api_key"], self.api_key_file)
+        return tuple(map(ApiKey.parse, texts))
+
+    def connection_limit(self) -> int:
+        """`max_connections`, or what the soft limit on descriptors leaves as it is now."""
+        if self.max_connections is not None:
+            return self.max_connections
+        if sys.platform == "win32":
+            return 1 << 24
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return 1 << 24 if soft == resource.RLIM_INFINITY else max(soft - _KEPT_DESCRIPTORS, 1)
+
+    def summary(self) -> str:
+        """What differs from the defaults, as `name=value` words, for the log; no secrets."""
+        words = (
+            f"{name}={field.show(value)}"
+            for name, field in FIELDS.items()
+            if (value := getattr(self, name)) != field.default
+        )
+        return " ".join(words) or "defaults"
+
+    def __repr__(self) -> str:
+        values = (
+            f"{name}={'***' if field.option.secret and value else repr(value)}"
+            for name, field in FIELDS.items()
+            if (value := getattr(self, name)) != field.default
+        )
+        return f"ServerConfig({', '.join(values)})"
+
+    def __rich_repr__(self) -> Any:  # msgspec's own would show the secrets
+        yield self.summary()
+
+
+FIELDS: Final[Mapping[str, Field]] = fields_of(ServerConfig)
+"""The options by name, in the order of the table."""
+
+
+def _parsed(field: Field, value: object) -> Any:
+    try:
+        return field.parse(value)
+    except ValueError as error:
+        raise ConfigError(field.name, str(error)) from None
+
+
+def _lines(name: str, field: Field, path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise ConfigError(name, f"cannot read the file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(name, "the file is not UTF-8 text") from None
+    values = []
+    for number, line in enumerate(lines, 1):
+        if text := line.rstrip("\r"):
+            try:
+                values.extend(field.parse(text))
+            except ValueError as error:
+                raise ConfigError(name, f"line {number}: {error}") from None
+    if not values:
+        raise ConfigError(name, "the file is empty: one value a line is expected")
+    return tuple(values)
