@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +12,8 @@ from heartwire._core.frames import StateWord
 CONNECTING, OPEN, CLOSING, CLOSED = PHASES = range(4)
 FLAGS = [1 << bit for bit in range(2, 32)]
 GENERATION = 0xDEADBEEF
+ROUNDS = 50_000
+MET = 0b11 << 24  # what StateWord.race leaves behind with two racers
 
 
 def word_in(phase: int, flags: int = 0) -> StateWord:
@@ -26,16 +26,20 @@ def word_in(phase: int, flags: int = 0) -> StateWord:
     return word
 
 
-def in_threads(count: int, work: Callable[[int], int]) -> list[int]:
-    """Calls work(0) to work(count - 1), each in a thread, all released together."""
-    start = threading.Barrier(count)
+def race(words: list[StateWord], *steps: tuple[str, int]) -> list[int]:
+    """Each step in a thread of its own, all at the same instant on each word: who won how often."""
+    start = threading.Barrier(len(steps))
 
-    def run(index: int) -> int:
+    def run(racer: int) -> int:
         start.wait()
-        return work(index)
+        return StateWord.race(words, *steps[racer], racer, len(steps))
 
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
+    with ThreadPoolExecutor(len(steps)) as pool:
+        return list(pool.map(run, range(len(steps))))
+
+
+def new_words(flags: int = 0) -> list[StateWord]:
+    return [word_in(OPEN, flags) for _ in range(ROUNDS)]
 
 
 def test_a_new_word_is_connecting_with_no_flags() -> None:
@@ -95,40 +99,40 @@ def test_there_are_four_phases(phase: int) -> None:
         StateWord().advance(phase)
 
 
-def test_each_race_to_a_phase_has_one_winner(rng: random.Random) -> None:
-    threads = 4
-    for _ in range(20):
-        words = [StateWord(GENERATION) for _ in range(5000)]
-        orders = [list(words) for _ in range(threads)]
-        for order in orders[2:]:
-            rng.shuffle(order)
-
-        def work(index: int, orders: list[list[StateWord]] = orders) -> int:
-            return StateWord.advance_all(orders[index], CLOSING)
-
-        wins = in_threads(threads, work)
-        assert sum(wins) == len(words)
-        assert all(word.load() == GENERATION << 32 | CLOSING for word in words)
+def test_each_race_to_a_phase_has_one_winner() -> None:
+    words = new_words()
+    wins = race(words, ("advance", CLOSING), ("advance", CLOSING))
+    assert sum(wins) == ROUNDS
+    assert all(word.load() == GENERATION << 32 | MET | CLOSING for word in words)
 
 
-def test_sets_and_clears_alternate_under_a_hammer() -> None:
-    """Whatever the threads do to each other, one set that finds the flag clear can only be followed by
-    one clear that finds it set: they balance, and lose nothing of the other flags."""
-    word = StateWord(GENERATION)
-    balance = in_threads(3, lambda i: word.toggle(1 << (i // 2 + 5), 200_000))
-    assert (balance[0] + balance[1], balance[2]) == (0, 0)
-    assert word.load() == GENERATION << 32
+def test_racing_to_different_phases_ends_in_the_later() -> None:
+    words = new_words()
+    closing, closed = race(words, ("advance", CLOSING), ("advance", CLOSED))
+    assert closed == ROUNDS
+    assert 0 <= closing <= ROUNDS
+    assert all(word.load() == GENERATION << 32 | MET | CLOSED for word in words)
 
 
-def test_an_advance_loses_no_flag_under_a_hammer() -> None:
-    """Each phase is reached once while other threads change flags in the same word."""
-    for _ in range(200):
-        word = StateWord(GENERATION)
+def test_each_race_to_set_a_flag_has_one_winner() -> None:
+    words = new_words()
+    assert sum(race(words, ("set", FLAGS[0]), ("set", FLAGS[0]))) == ROUNDS
+    assert all(word.load() == GENERATION << 32 | MET | FLAGS[0] | OPEN for word in words)
 
-        def work(index: int, word: StateWord = word) -> int:
-            if index == 0:
-                return sum(word.advance(phase) for phase in (OPEN, CLOSING, CLOSED))
-            return word.toggle(1 << (index + 5), 1000)
 
-        assert in_threads(3, work) == [3, 0, 0]
-        assert word.load() == GENERATION << 32 | CLOSED
+def test_each_race_to_clear_a_flag_has_one_winner() -> None:
+    words = new_words(FLAGS[0])
+    assert sum(race(words, ("clear", FLAGS[0]), ("clear", FLAGS[0]))) == ROUNDS
+    assert all(word.load() == GENERATION << 32 | MET | OPEN for word in words)
+
+
+@pytest.mark.parametrize("step", ["advance", "set", "clear"])
+@pytest.mark.parametrize("other", ["set", "clear"])
+def test_steps_that_race_each_other_all_happen(step: str, other: str) -> None:
+    first, second = FLAGS[0], FLAGS[1]
+    words = new_words((first if step == "clear" else 0) | (second if other == "clear" else 0))
+    value = CLOSING if step == "advance" else first
+    assert race(words, (step, value), (other, second)) == [ROUNDS, ROUNDS]
+    phase = CLOSING if step == "advance" else OPEN
+    flags = (first if step == "set" else 0) | (second if other == "set" else 0)
+    assert all(word.load() == GENERATION << 32 | MET | flags | phase for word in words)

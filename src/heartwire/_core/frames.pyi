@@ -184,19 +184,22 @@ class StateWord:
     def clear(self, flag: int) -> bool:
         """Clear a flag; True for the one caller that found it set."""
 
-    def toggle(self, flag: int, times: int) -> int:
-        """Set and clear a flag `times` times without pause, to race against other threads.
-
-        Returns:
-            How many sets found it clear, less how many clears found it set.
-        """
-
     @staticmethod
-    def advance_all(words: list[StateWord], to: int) -> int:
-        """Advance each word in turn without pause, to race against other threads.
+    def race(words: list[StateWord], step: str, value: int, racer: int, racers: int) -> int:
+        """Take one step on each word in turn, at the same instant as the other racers.
+
+        At each word the racers, one a thread, wait for each other: racer i sets bit 24 + i, which
+        stays set.
+
+        Args:
+            words: the same for all racers.
+            step: `advance`, `set` or `clear`; racers may differ in it.
+            value: the phase to advance to, or the flag.
+            racer: which one this is, from 0.
+            racers: how many there are, at most 8.
 
         Returns:
-            How many of them this call moved.
+            How many of the steps were this racer's to win.
         """
 
     @property

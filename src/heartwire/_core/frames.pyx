@@ -200,6 +200,20 @@ cdef uint32_t flag_of(uint32_t flag) except 0:
     return flag
 
 
+cdef void meet(hw_state *state, int racer, int racers, int linger) noexcept nogil:
+    """Sets the racer's own bit and waits for the bits of the others."""
+    cdef uint32_t everyone = ((<uint32_t>1 << racers) - 1) << 24
+    cdef int _
+    cdef int patience = 20_000  # on a single core nobody else comes while this waits
+    hw_state_set(state, <uint32_t>1 << (24 + racer))
+    while (hw_state_load(state) & everyone) != everyone and patience > 0:
+        patience -= 1
+    # Who comes last owns the cache line and would always be first: looking at it for a while lets both
+    # have it, for a time that differs from word to word.
+    for _ in range(linger):
+        hw_state_load(state)
+
+
 @cython.final
 cdef class StateWord:
     # Every step is taken without the GIL, or threads could not race here as they do elsewhere.
@@ -239,25 +253,27 @@ cdef class StateWord:
             won = hw_state_clear(&self._state, bit)
         return won
 
-    def toggle(self, uint32_t flag, Py_ssize_t times):
-        cdef uint32_t bit = flag_of(flag)
-        cdef Py_ssize_t _
-        cdef Py_ssize_t balance = 0
-        with nogil:
-            for _ in range(times):
-                balance += hw_state_set(&self._state, bit)
-                balance -= hw_state_clear(&self._state, bit)
-        return balance
-
     @staticmethod
-    def advance_all(list words not None, int to):
-        cdef int target = phase_of(to)
+    def race(list words not None, str step not None, uint32_t value, int racer, int racers):
+        cdef bint advancing = step == "advance"
+        cdef bint clearing = step == "clear"
+        cdef int target = 0
+        cdef uint32_t bit = 0
         cdef Py_ssize_t count = len(words)
         cdef Py_ssize_t i
         cdef Py_ssize_t wins = 0
         cdef StateWord word
         cdef tuple kept = tuple(words)  # another thread may change the list meanwhile
-        cdef hw_state **states = <hw_state **>malloc(<size_t>(count + 1) * sizeof(hw_state *))
+        cdef hw_state **states
+        if not (advancing or clearing or step == "set"):
+            raise ValueError(f"a step is advance, set or clear, not {step}")
+        if not 0 <= racer < racers <= 8:
+            raise ValueError(f"there are 8 places to race from, not {racer} of {racers}")
+        if advancing:
+            target = phase_of(<int>value)
+        else:
+            bit = flag_of(value)
+        states = <hw_state **>malloc(<size_t>(count + 1) * sizeof(hw_state *))
         if states == NULL:
             raise MemoryError()
         try:
@@ -266,7 +282,13 @@ cdef class StateWord:
                 states[i] = &word._state
             with nogil:
                 for i in range(count):
-                    wins += hw_state_advance(states[i], target)
+                    meet(states[i], racer, racers, <int>(i * (2 * racer + 1) % 64))
+                    if advancing:
+                        wins += hw_state_advance(states[i], target)
+                    elif clearing:
+                        wins += hw_state_clear(states[i], bit)
+                    else:
+                        wins += hw_state_set(states[i], bit)
         finally:
             free(states)
         return wins
