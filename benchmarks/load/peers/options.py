@@ -1,0 +1,78 @@
+"""What every Python server of the benchmark is told, and how it checks a token.
+
+All of them take the same command line and check the same HS256 token with PyJWT, so that a
+difference between two figures is a difference between two WebSocket servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+SECRET_VARIABLE = "BENCH_JWT_SECRET"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of one server.
+
+    Attributes:
+        port: TCP port on 127.0.0.1.
+        mode: `json` (decode, encode, answer), `raw` (answer the same bytes), `fanout` (what comes on
+            path `/pub` goes to every other connection; heartwire does it by `send_message`).
+        loop: `asyncio` or `uvloop`.
+        ping_interval_s: Seconds between two pings to one client; 0 sends none.
+        secret: HS256 key of the tokens.
+    """
+
+    port: int
+    mode: str
+    loop: str
+    ping_interval_s: float
+    secret: str
+
+
+def from_command_line() -> Options:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--mode", choices=("json", "raw", "fanout"), default="json")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--ping-interval", type=float, default=0.0)
+    given = parser.parse_args()
+    # The key comes by the environment: a command line can be read by every user of the machine.
+    return Options(given.port, given.mode, given.loop, given.ping_interval, os.environ[SECRET_VARIABLE])
+
+
+def run(main: Callable[[Options], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` for ever on the loop that the command line names."""
+    options = from_command_line()
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    if options.loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main(options))
+
+
+def user_id(authorization: str | None, secret: str) -> str:
+    """Who the token belongs to.
+
+    Args:
+        authorization: The value of the `Authorization` header.
+        secret: HS256 key.
+
+    Raises:
+        jwt.InvalidTokenError: No token, or one that is not valid.
+    """
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme != "Bearer":
+        raise jwt.InvalidTokenError("no bearer token")
+    claims = jwt.decode(token, secret, algorithms=["HS256"])
+    return str(claims["sub"])
