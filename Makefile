@@ -38,7 +38,7 @@ asan: $(VENV)/.sanitize
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
-	$(BIN)/cython-lint src
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only $(wildcard csrc/*.c)
 
 types: build
