@@ -17,7 +17,8 @@ No message holds a token, a key or a secret. All of them can be copied and pickl
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 __all__ = [
     "ActionError",
@@ -33,6 +34,10 @@ __all__ = [
 ]
 
 TokenErrorCode = Literal["token_invalid", "token_expired"]
+
+_field_name = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
+_OWN_FIELDS: Final = frozenset({"connection", "content-length", "content-type", "date", "transfer-encoding"})
 
 
 class HeartwireError(Exception):
@@ -135,11 +140,22 @@ class Refusal(HeartwireError):
         code: a word for programs, such as `bad_request`.
         message: a sentence for people; the peer sees it, so it repeats nothing the peer sent in secret.
         headers: further header fields of the answer, in order.
+
+    Raises:
+        ValueError: the status or a header could not be sent; found here, where its author sees it.
     """
 
     def __init__(
         self, status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"a refusal has a status from 400 to 599, not {status}")
+        for name, value in headers:
+            if not _field_name(name) or name.lower() in _OWN_FIELDS or not _field_value(value):
+                raise ValueError(
+                    f"the header {name!r} cannot be part of a refusal: its name must be a token other than "
+                    f"{', '.join(sorted(_OWN_FIELDS))}, its value one line of Latin-1"
+                )
         super().__init__(status, code, message, headers)
         self.status = status
         self.code = code
