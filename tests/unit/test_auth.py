@@ -1,0 +1,578 @@
+"""auth: which tokens are accepted, what they say, and what is never told about them."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import gc
+import hashlib
+import hmac
+import json
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heartwire.auth import (
+    MAX_TOKEN_BYTES,
+    Credentials,
+    HmacSecrets,
+    TokenVerifier,
+    matches_pattern,
+)
+from heartwire.errors import ConfigError, TokenError
+
+SECRET = "a secret of thirty-two bytes ...!"
+OTHER = "another secret, 32 bytes long...!"
+NOW = 1_800_000_000.0
+
+
+def segment(data: bytes | dict[str, Any]) -> str:
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def sign(
+    payload: bytes | dict[str, Any],
+    secret: str | bytes = SECRET,
+    header: bytes | dict[str, Any] | None = None,
+    digest: Callable[..., Any] = hashlib.sha256,
+) -> str:
+    """A token made by hand, so that it may be wrong in any way."""
+    text = f"{segment(header if header is not None else {'alg': 'HS256', 'typ': 'JWT'})}.{segment(payload)}"
+    key = secret if isinstance(secret, bytes) else secret.encode()
+    return f"{text}.{segment(hmac.new(key, text.encode(), digest).digest())}"
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Good claims; `changes` replace them, `...` removes."""
+    merged = {"sub": "u1", "exp": NOW + 60, **changes}
+    return {name: value for name, value in merged.items() if value is not ...}
+
+
+def verifier(*secrets: str | bytes, **options: Any) -> TokenVerifier:
+    return TokenVerifier(secrets or [SECRET], clock=lambda: NOW, **options)
+
+
+def refused(token: str, by: TokenVerifier | None = None) -> TokenError:
+    with pytest.raises(TokenError) as caught:
+        (by or verifier()).verify(token)
+    error = caught.value
+    shown = "".join(traceback.format_exception(error, chain=True)).partition("heartwire.errors.TokenError")[2]
+    for part in token.split("."):
+        assert len(part) < 8 or part not in shown
+    assert error.__context__ is None
+    assert error.__cause__ is None
+    return error
+
+
+def test_credentials() -> None:
+    channels = ["private-a", "presence-*"]
+    given_claims = claims(username="Ann", email="ann@example.com", roles=["x"], channels=channels, jti="1")
+    payload = json.dumps(given_claims).encode()
+    credentials = verifier().verify(sign(payload))
+    assert credentials.user_id == "u1"
+    assert credentials.username == "Ann"
+    assert credentials.expires_at == NOW + 60
+    assert credentials.claims_json == payload
+    assert credentials.claims == given_claims
+    assert credentials.claims is not credentials.claims
+    assert credentials.channels == ("private-a", "presence-*")
+    assert credentials.allows_channel("private-a")
+    assert credentials.allows_channel("presence-lobby")
+    assert not credentials.allows_channel("private-b")
+
+
+def test_smallest_token() -> None:
+    credentials = verifier().verify(sign(claims()))
+    assert (credentials.username, credentials.channels) == (None, ())
+    assert not credentials.allows_channel("private-a")
+
+
+def test_token_made_by_pyjwt() -> None:
+    token = jwt.encode({"sub": "ünï", "exp": int(NOW) + 60}, SECRET, algorithm="HS256")
+    assert verifier().verify(token).user_id == "ünï"
+
+
+def test_credentials_are_compact_and_frozen() -> None:
+    credentials = verifier().verify(sign(claims()))
+    assert not gc.is_tracked(credentials)
+    assert not hasattr(credentials, "__dict__")
+    with pytest.raises(AttributeError):
+        credentials.user_id = "root"  # type: ignore[misc]
+
+
+def test_text_forms_hide_claims() -> None:
+    credentials = verifier().verify(sign(claims(email="ann@example.com", channels=["private-x"])))
+    rich = repr(credentials.__rich_repr__())
+    for shown in (repr(credentials), str(credentials), repr([credentials]), rich):
+        assert "u1" in shown
+        assert "ann@" not in shown
+        assert "private-x" not in shown
+    for holder in (verifier(), *HmacSecrets([SECRET]).find("HS256", None), HmacSecrets([SECRET])):
+        assert SECRET not in repr(holder)
+    assert SECRET not in repr(HmacSecrets([SECRET]).find("HS256", None)[0].__rich_repr__())  # type: ignore[attr-defined]
+
+
+# Signatures
+
+
+def test_wrong_key() -> None:
+    assert refused(sign(claims(), OTHER)).code == "token_invalid"
+
+
+def test_expired_with_wrong_key_is_invalid() -> None:
+    assert refused(sign(claims(exp=NOW - 1), OTHER)).code == "token_invalid"
+
+
+def test_rotation() -> None:
+    both = verifier(OTHER, SECRET.encode())
+    assert both.verify(sign(claims(), SECRET)).user_id == "u1"
+    assert both.verify(sign(claims(), OTHER)).user_id == "u1"
+    assert refused(sign(claims(), "a third secret of 32 bytes ....!"), both).code == "token_invalid"
+    assert refused(sign(claims(exp=1), SECRET), both).code == "token_expired"
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "", None, ["HS256"], {"a": 1}, 5])
+@pytest.mark.parametrize("signed", [True, False])
+def test_none_and_nonsense_algorithms(alg: object, signed: bool) -> None:
+    token = sign(claims(), header={"alg": alg})
+    if not signed:
+        token = token.rpartition(".")[0] + "."
+    assert refused(token).code == "token_invalid"
+
+
+def test_none_with_pyjwt() -> None:
+    assert refused(jwt.encode(claims(exp=int(NOW) + 60), None, algorithm="none")).code == "token_invalid"
+
+
+@pytest.mark.parametrize("alg", ["HS384", "HS512", "RS256", "ES256", "EdDSA", "hs256"])
+def test_algorithms_that_are_not_configured(alg: str) -> None:
+    digest = getattr(hashlib, f"sha{alg[2:]}", hashlib.sha256) if alg.startswith("HS") else hashlib.sha256
+    assert refused(sign(claims(), header={"alg": alg}, digest=digest)).code == "token_invalid"
+
+
+@pytest.mark.parametrize(
+    ("alg", "digest"), [("HS256", hashlib.sha256), ("HS384", hashlib.sha384), ("HS512", hashlib.sha512)]
+)
+def test_algorithms_that_are(alg: str, digest: Callable[..., Any]) -> None:
+    every = verifier(algorithms=["HS256", "HS384", "HS512", "HS256"])
+    only = verifier(algorithms=[alg])
+    token = sign(claims(), header={"alg": alg}, digest=digest)
+    assert every.verify(token).user_id == only.verify(token).user_id == "u1"
+    other = hashlib.sha512 if digest is hashlib.sha256 else hashlib.sha256
+    assert refused(sign(claims(), header={"alg": alg}, digest=other), every).code == "token_invalid"
+
+
+@pytest.fixture(scope="module")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def test_algorithm_confusion(rsa_key: rsa.RSAPrivateKey) -> None:
+    """A public key is public: it must not verify as HMAC secret; nor a secret anything asymmetric."""
+    public = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    der = rsa_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for secret in (public, public.decode(), der, json.dumps({"kty": "oct", "k": "AAAA"})):
+        with pytest.raises(ConfigError) as caught:
+            verifier(secret)
+        assert caught.value.option == "jwt_secret"
+        assert caught.value.__context__ is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert refused(sign(claims(), public)).code == "token_invalid"
+        token = jwt.encode({"sub": "u1", "exp": int(NOW) + 60}, rsa_key, algorithm="RS256")
+        assert refused(token).code == "token_invalid"
+        assert HmacSecrets([SECRET]).find("RS256", None) == ()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "HS256", "crit": ["exp"], "exp": 1},
+        {"alg": "HS256", "crit": []},
+        {"alg": "HS256", "crit": "b64"},
+        {"alg": "HS256", "b64": False, "crit": ["b64"]},
+        {"alg": "HS256", "kid": 5},
+        {"typ": "JWT"},
+        {},
+        b"[]",
+        b"null",
+        b'{"alg":"HS256"',
+        b'{"alg":"HS256","x":"\xff"}',
+        b'{"alg":"HS256","x":' + b"[" * 5000,
+        b'{"alg":"none","alg":"HS512"}',
+        b"",
+    ],
+)
+def test_odd_headers(header: bytes | dict[str, Any]) -> None:
+    assert refused(sign(claims(), header=header)).code == "token_invalid"
+
+
+def test_key_id_is_only_a_hint() -> None:
+    token = sign(claims(), header={"alg": "HS256", "kid": "../../dev/null", "jku": "https://evil.example"})
+    assert verifier().verify(token).user_id == "u1"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda token: "",
+        lambda token: ".",
+        lambda token: "..",
+        lambda token: token + ".",
+        lambda token: "." + token,
+        lambda token: token + ".x",
+        lambda token: token[:-1],
+        lambda token: token.rpartition(".")[0],
+        lambda token: token.rpartition(".")[0] + ".",
+        lambda token: token.replace(".", ".A", 1),
+        lambda token: token + "\n",
+        lambda token: " " + token,
+        lambda token: token + "\0",
+        lambda token: "Bearer " + token,
+        lambda token: token + "\ud800",
+        lambda token: "\xe9" + token,
+        lambda token: token[0:5] + "!" + token[5:],
+    ],
+)
+def test_spoilt_tokens(spoil: Callable[[str], str]) -> None:
+    assert refused(spoil(sign(claims()))).code == "token_invalid"
+
+
+def test_every_character_counts() -> None:
+    token = sign(claims())
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for place, character in enumerate(token):
+        other = alphabet[(alphabet.find(character) + 7) % 64]
+        assert refused(token[:place] + other + token[place + 1 :]).code == "token_invalid"
+
+
+def test_longest_token() -> None:
+    room = (MAX_TOKEN_BYTES - len(sign(claims(x="")))) * 3 // 4
+    assert len(token := sign(claims(x="y" * (room - 4)))) > MAX_TOKEN_BYTES - 16
+    assert verifier().verify(token).user_id == "u1"
+    assert refused(sign(claims(x="y" * (room + 4)))).code == "token_invalid"
+
+
+# Claims
+
+
+@pytest.mark.parametrize("sub", ["u", "x" * 128, "\xe9" * 128, "a b", "user|42", "\U0001f600", "0"])
+def test_subjects(sub: str) -> None:
+    assert verifier().verify(sign(claims(sub=sub))).user_id == sub
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [..., None, "", "x" * 129, 5, 5.5, True, ["u1"], {"a": 1}, "a\nb", "a\0", "\x7f", "\u200b", "\u2028"],
+)
+def test_subjects_that_are_refused(sub: object) -> None:
+    assert refused(sign(claims(sub=sub))).code == "token_invalid"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"exp": NOW}, "token_expired"),
+        ({"exp": NOW - 1}, "token_expired"),
+        ({"exp": 0}, "token_expired"),
+        ({"exp": -1e308}, "token_expired"),
+        ({"exp": NOW - 1, "iss": 5}, "token_invalid"),
+        ({"exp": NOW - 1, "aud": "x"}, "token_invalid"),
+        ({"exp": NOW - 1, "nbf": NOW + 9}, "token_invalid"),
+        ({"exp": NOW - 1, "sub": ""}, "token_invalid"),
+        ({"exp": ...}, "token_invalid"),
+        ({"exp": None}, "token_invalid"),
+        ({"exp": "1900000000"}, "token_invalid"),
+        ({"exp": True}, "token_invalid"),
+        ({"exp": [NOW + 60]}, "token_invalid"),
+        ({"exp": 10**400}, "token_invalid"),
+        ({"nbf": NOW + 1}, "token_invalid"),
+        ({"nbf": "0"}, "token_invalid"),
+        ({"nbf": None}, "token_invalid"),
+        ({"iat": NOW + 1}, "token_invalid"),
+        ({"iat": "now"}, "token_invalid"),
+        ({"iat": False}, "token_invalid"),
+        ({"iss": ["a"]}, "token_invalid"),
+        ({"jti": 5}, "token_invalid"),
+        ({"username": 5}, "token_invalid"),
+        ({"channels": "private-a"}, "token_invalid"),
+        ({"channels": [5]}, "token_invalid"),
+        ({"channels": {"private-a": True}}, "token_invalid"),
+        ({"aud": "service"}, "token_invalid"),
+        ({"aud": ["service"]}, "token_invalid"),
+        ({"aud": 5}, "token_invalid"),
+        ({"aud": [5]}, "token_invalid"),
+    ],
+)
+def test_claims_that_are_refused(changes: dict[str, Any], code: str) -> None:
+    assert refused(sign(claims(**changes))).code == code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp": NOW + 0.001},
+        {"exp": 10**15},
+        {"nbf": NOW},
+        {"iat": NOW},
+        {"iat": NOW + 0.9, "nbf": NOW + 0.9},
+        {"iss": "anybody"},
+        {"aud": ""},
+        {"aud": []},
+        {"aud": None},
+        {"username": None},
+        {"channels": None},
+        {"channels": []},
+        {"email": 5, "roles": "admin", "x": {"y": [1, None, "\u00fc"]}},
+    ],
+)
+def test_claims_that_are_accepted(changes: dict[str, Any]) -> None:
+    assert verifier().verify(sign(claims(**changes))).claims == claims(**changes)
+
+
+def test_leeway() -> None:
+    lenient = verifier(leeway_s=10)
+    assert lenient.verify(sign(claims(exp=NOW - 9, nbf=NOW + 10, iat=NOW + 10))).expires_at == NOW - 9
+    assert refused(sign(claims(exp=NOW - 10)), lenient).code == "token_expired"
+    assert refused(sign(claims(nbf=NOW + 11)), lenient).code == "token_invalid"
+    assert refused(sign(claims(iat=NOW + 11)), lenient).code == "token_invalid"
+
+
+def test_the_clock_is_asked_each_time() -> None:
+    time = [NOW]
+    moving = TokenVerifier([SECRET], clock=lambda: time[0])
+    token = sign(claims())
+    assert moving.verify(token).expires_at == NOW + 60
+    time[0] = NOW + 60
+    assert refused(token, moving).code == "token_expired"
+
+
+def test_no_exp() -> None:
+    endless = verifier(allow_no_exp=True)
+    assert endless.verify(sign(claims(exp=...))).expires_at is None
+    assert refused(sign(claims(exp=NOW - 1)), endless).code == "token_expired"
+    assert refused(sign(claims(exp=None)), endless).code == "token_invalid"
+
+
+@pytest.mark.parametrize(
+    ("audience", "aud", "good"),
+    [
+        ("me", "me", True),
+        ("me", ["you", "me"], True),
+        (["me", "us"], "us", True),
+        (["me", "us"], ["you", "us"], True),
+        ("me", "you", False),
+        ("me", "m", False),
+        ("me", ["you"], False),
+        ("me", [], False),
+        ("me", ..., False),
+        ("me", None, False),
+        (["me", "us"], "you", False),
+    ],
+)
+def test_audience(audience: str | list[str], aud: object, good: bool) -> None:
+    token = sign(claims(aud=aud))
+    if good:
+        assert verifier(audience=audience).verify(token).user_id == "u1"
+    else:
+        assert "`aud`" in refused(token, verifier(audience=audience)).detail
+
+
+@pytest.mark.parametrize(
+    ("issuer", "iss", "good"),
+    [
+        ("me", "me", True),
+        (["me", "us"], "us", True),
+        ("me", "you", False),
+        ("mee", "me", False),
+        ("me", ..., False),
+        ("me", None, False),
+        (["me", "us"], "you", False),
+    ],
+)
+def test_issuer(issuer: str | list[str], iss: object, good: bool) -> None:
+    token = sign(claims(iss=iss))
+    if good:
+        assert verifier(issuer=issuer).verify(token).user_id == "u1"
+    else:
+        assert "`iss`" in refused(token, verifier(issuer=issuer)).detail
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"u1"',
+        b"{",
+        b'{"sub":"\xff","exp":1900000000}',
+        b'{"sub":"\\ud800","exp":1900000000}',
+        b'{"sub":"u1","exp":1900000000,"x":"\xff"}',
+        b'{"sub":"u1","exp":1900000000,"\xff":1}',
+        b'{"sub":"u1","exp":1900000000,"x":1e999}',
+        b'{"sub":"u1","exp":1900000000,"x":NaN}',
+        b'{"sub":"u1","exp":NaN}',
+        b'{"sub":"u1","exp":1e999}',
+        b'{"sub":"u1","exp":' + b"9" * 5000 + b"}",
+        b'{"sub":"u1","exp":1900000000,"x":' + b"[" * 40 + b"]" * 40 + b"}",
+        b'{"sub":"u1","exp":1900000000,"x":' + b"[" * 5000,
+        b'{"sub":"u1","exp":1900000000,"x":' + b'{"a":' * 2000 + b"1" + b"}" * 2001,
+    ],
+)
+def test_odd_payloads(payload: bytes) -> None:
+    """Also in fields that nobody reads: `Credentials.claims` must not fail later."""
+    assert refused(sign(payload)).code == "token_invalid"
+
+
+def test_many_brackets_are_not_depth() -> None:
+    wide = {"x": [[] for _ in range(200)], "y": "[" * 200}
+    assert verifier().verify(sign(claims(**wide))).claims == claims(**wide)
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("secrets", "options", "option"),
+    [
+        ([], {}, "jwt_secret"),
+        ([""], {}, "jwt_secret"),
+        ([b""], {}, "jwt_secret"),
+        (SECRET, {}, "jwt_secret"),
+        ([5], {}, "jwt_secret"),
+        ([SECRET], {"algorithms": []}, "jwt_algorithms"),
+        ([SECRET], {"algorithms": "HS256"}, "jwt_algorithms"),
+        ([SECRET], {"algorithms": ["none"]}, "jwt_algorithms"),
+        ([SECRET], {"algorithms": ["HS256", "RS256"]}, "jwt_algorithms"),
+    ],
+)
+def test_configuration(secrets: Any, options: dict[str, Any], option: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TokenVerifier(secrets, **options)
+    assert caught.value.option == option
+    assert SECRET not in str(caught.value)
+
+
+def test_short_secrets_are_said_once() -> None:
+    assert verifier("x" * 32).warnings == []
+    (one,) = verifier("short").warnings
+    assert one.startswith("The JWT secret is shorter than 32 bytes")
+    (two,) = verifier("short", SECRET, "x" * 31).warnings
+    assert two.startswith("2 of the JWT secrets are shorter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert verifier("short").verify(sign(claims(), "short")).user_id == "u1"
+
+
+def test_payload_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    by = verifier(SECRET, OTHER)
+    token = sign(claims())
+    decoded: list[bytes] = []
+
+    def recording(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def record(data: bytes) -> Any:
+            decoded.append(data)
+            return decode(data)
+
+        return record
+
+    monkeypatch.setattr(msgspec.json, "decode", recording(msgspec.json.decode))
+    monkeypatch.setattr(json, "loads", recording(json.loads))
+    by.verify(token)
+    assert [data for data in decoded if b"sub" in data] == [json.dumps(claims()).encode()]
+
+
+# Patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("private-a", "private-a", True),
+        ("private-a", "private-ab", False),
+        ("private-a", "private-", False),
+        ("*", "", True),
+        ("*", "anything", True),
+        ("private-*", "private-", True),
+        ("private-*", "presence-x", False),
+        ("*-a", "private-a", True),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("a*b*c", "a-b-c", True),
+        ("a*b*c", "a-c-b", False),
+        ("a*bc*c", "abc", False),
+        ("**", "x", True),
+        ("private-?", "private-a", False),
+        ("private-[a]", "private-a", False),
+        ("private-.", "private-a", False),
+        ("", "", True),
+        ("", "a", False),
+        ("Private-a", "private-a", False),
+    ],
+)
+def test_patterns(pattern: str, name: str, fits: bool) -> None:
+    assert matches_pattern(pattern, name) is fits
+    assert Credentials("u", None, None, b"{}", ("x", pattern)).allows_channel(name) is (fits or name == "x")
+
+
+@given(st.text(alphabet="ab*", max_size=10), st.text(alphabet="ab", max_size=12))
+def test_patterns_like_fnmatch(pattern: str, name: str) -> None:
+    assert matches_pattern(pattern, name) == fnmatch.fnmatchcase(name, pattern)
+
+
+# Anything at all
+
+
+def verified_or_refused(token: str) -> None:
+    try:
+        credentials = verifier(OTHER, SECRET, algorithms=["HS256", "HS512"]).verify(token)
+    except TokenError as error:
+        assert error.code in ("token_invalid", "token_expired")  # noqa: PT017
+        return
+    assert isinstance(credentials.claims, dict)
+    assert 1 <= len(credentials.user_id) <= 128
+
+
+@given(st.text())
+def test_any_text(text: str) -> None:
+    verified_or_refused(text)
+    verified_or_refused(f"{segment({'alg': 'HS256'})}.{text}")
+    verified_or_refused(f"{text}.{segment(claims())}.x")
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_any_signed_bytes(header: bytes, payload: bytes) -> None:
+    verified_or_refused(sign(payload))
+    verified_or_refused(sign(claims(), header=header))
+    verified_or_refused(sign(b'{"sub":"u1","exp":1900000000,"x":' + payload + b"}"))
+    verified_or_refused(sign(b'{"sub":"u1","exp":1900000000,"x":"' + payload + b'"}'))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["sub", "exp", "nbf", "iat", "aud", "iss", "jti", "username", "channels", "x"]), JSON
+    ),
+    st.dictionaries(st.sampled_from(["alg", "kid", "crit", "b64", "typ", "x"]), JSON),
+)
+def test_any_claims(changes: dict[str, Any], header: dict[str, Any]) -> None:
+    verified_or_refused(sign({**claims(), **changes}))
+    verified_or_refused(sign(changes))
+    verified_or_refused(sign(claims(), header={"alg": "HS256", **header}))
