@@ -28,6 +28,7 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "json_reader": ["jsonscan"],
     "reactor": CONN,
     "session": [],
+    "fanout": CONN,
 }
 LINUX_ONLY = {"reactor"}
 

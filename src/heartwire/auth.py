@@ -37,6 +37,7 @@ __all__ = [
 # A token that came with a message may be as large as the message, and PyJWT looks at each character.
 MAX_TOKEN_BYTES: Final = 16 * 1024
 _MAX_NESTING: Final = 32
+_YEAR_10000: Final = 253_402_300_800.0
 _HASHES: Final = {
     "HS256": HMACAlgorithm.SHA256,
     "HS384": HMACAlgorithm.SHA384,
@@ -249,6 +250,8 @@ class TokenVerifier:
             if header.alg not in key.algorithms:
                 continue
             try:
+                # One algorithm, configured and checked above, so that PyJWT cannot read another from a
+                # header with doubled fields.
                 verified = self._jws.decode_complete(token, key.material, algorithms=[header.alg])
             except jwt.InvalidSignatureError:
                 continue
@@ -264,6 +267,9 @@ class TokenVerifier:
             raise TokenError("token_invalid", "The claim `sub` must have 1 to 128 printable characters.")
         if claims.exp is UNSET and not self._allow_no_exp:
             raise TokenError("token_invalid", "The claim `exp` is missing.")
+        # Instants are told to clients as RFC 3339, which ends there; most likely these are milliseconds.
+        if claims.exp is not UNSET and claims.exp >= _YEAR_10000:
+            raise TokenError("token_invalid", "The claim `exp` lies beyond the year 9999: it counts seconds.")
         # Fractions of seconds in `nbf` and `iat` are dropped, as PyJWT does: the issuer's clock may be a
         # few milliseconds ahead of ours when the token is used at once.
         if claims.nbf is not UNSET and claims.nbf // 1 > now + self._leeway_s:
@@ -332,7 +338,7 @@ def _read_claims(payload: bytes) -> _Claims | None:
         if payload.count(b"[") + payload.count(b"{") > _MAX_NESTING and _nesting(everything) > _MAX_NESTING:
             return None
         return msgspec.convert(everything, _Claims)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 

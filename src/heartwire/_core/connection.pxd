@@ -41,6 +41,7 @@ cdef class Connection(Endpoint):
     cdef uint32_t opened_ms
     cdef readonly double opened_at      # Unix time, 0 before it was OPEN
     cdef int failure                    # errno that ended it, 0: none
+    cdef list drain_waiters             # futures, None while nobody waits
     # other threads
     cdef size_t posted_bytes
 
@@ -63,6 +64,7 @@ cdef class Connection(Endpoint):
     cdef void pump_pending(self) noexcept
     cdef void close_received(self, uint16_t code, const uint8_t *reason, size_t n) noexcept
     cdef void send_ping(self) noexcept
+    cdef void wake_drained(self, object error) noexcept
     cdef void ping_left(self) noexcept
     cdef void progress(self, ssize_t n) noexcept
     cdef bint passed(self, int which, uint32_t now) noexcept

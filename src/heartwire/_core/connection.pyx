@@ -213,7 +213,7 @@ cdef class Connection(Endpoint):
                 answer = self.sink.binary(self, ev.data, ev.len)
             hw_state_clear(&self.c.state, HW_IN_CALLBACK)
             if answer == HOLD and hw_state_phase(&self.c.state) == HW_OPEN:
-                self._pause()
+                self.pause()
                 break
         self.pumping = False
         if hw_parser_busy(&self.c.parser) and phase == HW_OPEN:
@@ -368,12 +368,34 @@ cdef class Connection(Endpoint):
                 self.lost(<int>-n)
                 return
             self.progress(n)
-        if hw_out_empty(&self.c.out) and hw_state_phase(&self.c.state) == HW_CLOSING:
+        if not hw_out_empty(&self.c.out):
+            return
+        if self.drain_waiters is not None:
+            self.wake_drained(None)
+        if hw_state_phase(&self.c.state) == HW_CLOSING:
             if self.ending == ENDING_LINGER:
                 self.ending = ENDING_SHUT
                 self.link.shutdown(self)
             elif hw_state_has(&self.c.state, HW_CLOSE_RCVD):
                 self.finish()
+
+    def add_drain_waiter(self, future):
+        """Resolves a future once nothing is queued, or fails it with ConnectionClosed at the end (I9)."""
+        if self.engine is None:
+            raise ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone")
+        if self.drain_waiters is None:
+            self.drain_waiters = []
+        self.drain_waiters.append(future)
+
+    cdef void wake_drained(self, object error) noexcept:
+        cdef list waiters = self.drain_waiters
+        self.drain_waiters = None
+        for future in waiters:
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
 
     cdef void progress(self, ssize_t n) noexcept:
         """n bytes were taken by the kernel: the heartbeat and the write deadline follow."""
@@ -493,9 +515,11 @@ cdef class Connection(Endpoint):
 
     # ---------------------------------------------------------------- pausing
 
-    def _pause(self):
-        hw_state_set(&self.c.state, HW_READ_PAUSED)
-        self.paused_at = self.engine.now_ms
+    def pause(self):
+        """Stops reading until resume(); what was received already is kept. Loop thread only."""
+        if self.engine is not None and hw_state_phase(&self.c.state) == HW_OPEN \
+                and hw_state_set(&self.c.state, HW_READ_PAUSED):
+            self.paused_at = self.engine.now_ms
 
     def resume(self):
         """Reads on after a Sink's HOLD. What was received meanwhile comes first."""
@@ -637,6 +661,8 @@ cdef class Connection(Endpoint):
         if engine is None or phase != HW_CLOSED:
             return
         hw_wheel_remove(&engine.wheel, &self.c.timer)
+        if self.drain_waiters is not None:
+            self.wake_drained(ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone"))
         try:
             if self.was_open:
                 engine.totals.closed += 1
@@ -665,6 +691,61 @@ cdef class Connection(Endpoint):
             self.sink.on_ping_stopped(self, "nil_during_ping", None)
         else:
             self.sink.on_ping_stopped(self, "invalid", None)
+
+    # ---------------------------------------------------------------- for links written in Python
+
+    def armed(self):
+        """The link delivers input from the start."""
+        self.armed_read = True
+
+    def feed(self, data):
+        """Takes bytes from the peer (bytes-like; copied, since they are unmasked in place)."""
+        cdef Engine engine = self.engine
+        cdef const uint8_t[::1] view = data
+        cdef size_t at = 0
+        cdef size_t n
+        if engine is None:
+            return
+        engine.begin()
+        while at < <size_t>view.shape[0]:
+            n = min(<size_t>view.shape[0] - at, engine.buffer_size)
+            memcpy(engine.buffer, &view[at], n)
+            self.receive(engine.buffer, n)
+            at += n
+        engine.end()
+
+    def feed_buffer(self, size_t n):
+        """Takes the first n bytes of `engine.receive_buffer`, where the link put them."""
+        cdef Engine engine = self.engine
+        if engine is None:
+            return
+        engine.begin()
+        self.receive(engine.buffer, min(n, engine.buffer_size))
+        engine.end()
+
+    def feed_eof(self):
+        """The peer shut down its sending side."""
+        cdef Engine engine = self.engine
+        if engine is not None:
+            engine.begin()
+            self.receive_eof()
+            engine.end()
+
+    def feed_loss(self, int error):
+        """The connection is gone; `error` is its errno, 0 for none."""
+        cdef Engine engine = self.engine
+        if engine is not None:
+            engine.begin()
+            self.lost(error)
+            engine.end()
+
+    def writable(self):
+        """The link can take bytes again."""
+        cdef Engine engine = self.engine
+        if engine is not None:
+            engine.begin()
+            self.flush()
+            engine.end()
 
     # ---------------------------------------------------------------- what it is
 

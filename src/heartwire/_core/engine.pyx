@@ -8,7 +8,9 @@ tests give their own. Everything but `post` belongs to the thread that made the 
 from collections import deque
 from os import urandom
 
+from cpython.buffer cimport PyBUF_WRITE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -358,6 +360,12 @@ cdef class Engine:
         refs_clear(&self.ended)
 
     # ---------------------------------------------------------------- figures
+
+    @property
+    def receive_buffer(self):
+        """The buffer every receive of this loop goes to, for links written in Python. Writable; its content is
+        valid until the next receive. Lives as long as the engine."""
+        return PyMemoryView_FromMemory(<char *>self.buffer, self.buffer_size, PyBUF_WRITE)
 
     @property
     def next_wake(self):

@@ -105,13 +105,13 @@ cdef class Reactor(Link):
             self.free_slots = <uint32_t *>free_slots
         if slots == NULL or generations == NULL or free_slots == NULL:
             return False
-        for i in range(capacity - 1, self.capacity - 1, -1):
+        i = capacity
+        while i > self.capacity:  # the lowest slot ends on top of the stack
+            i -= 1
             self.slots[i] = NULL
             self.generations[i] = 1
             self.free_slots[self.free_count] = i
             self.free_count += 1
-            if i == 0:
-                break
         self.capacity = capacity
         return True
 

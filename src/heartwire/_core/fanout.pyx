@@ -1,0 +1,72 @@
+"""One frame to many connections: encoded once, shared by every queue."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from heartwire._core.connection cimport Connection
+from heartwire._core.csrc cimport HW_E_SLOW, HW_OK, HW_OP_BINARY, HW_OP_TEXT, hw_shared, hw_shared_drop, hw_shared_new
+from heartwire._core.session cimport Session
+
+
+cdef class Frame:
+    """One encoded message. Immutable; queues that still hold it keep its bytes alive without this object.
+
+    Args:
+        payload: the message's bytes; valid UTF-8 if it is a text.
+        binary: a binary message instead of a text.
+    """
+
+    cdef hw_shared *shared  # owned: one reference
+
+    def __cinit__(self, bytes payload not None, bint binary=False):
+        cdef uint8_t *at
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
+        self.shared = hw_shared_new(HW_OP_BINARY if binary else HW_OP_TEXT, 0, n, &at)
+        if self.shared == NULL:
+            raise MemoryError
+        memcpy(at, PyBytes_AS_STRING(payload), n)
+
+    def __dealloc__(self):
+        hw_shared_drop(self.shared)
+
+
+def fan_out(Frame frame not None, dict members not None, Session skip=None):
+    """Queues the frame for every member, in the dict's order. Loop thread only.
+
+    Members that may not hear broadcasts yet (`special` has bit 1: not authenticated) are passed over.
+    A slow one is closed with 4503. The sends themselves are sliced by the engine, after the batch.
+
+    Args:
+        members: Session -> anything.
+        skip: a member that gets nothing.
+    Returns:
+        How many connections it was queued for.
+    """
+    cdef Py_ssize_t position = 0
+    cdef PyObject *key
+    cdef Session member
+    cdef Connection conn
+    cdef int rc
+    cdef size_t count = 0
+    cdef list slow = None
+    while PyDict_Next(members, &position, &key, NULL):
+        member = <Session>key
+        if member is skip:
+            continue
+        conn = member.connection
+        if conn.special & 1:
+            continue
+        rc = conn.queue_shared(frame.shared)
+        if rc == HW_OK:
+            count += 1
+        elif rc == HW_E_SLOW:  # closing changes `members`: after the walk
+            if slow is None:
+                slow = []
+            slow.append(conn)
+    if slow is not None:
+        for conn in slow:
+            conn.slow()
+    return count

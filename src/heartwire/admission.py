@@ -1,0 +1,309 @@
+"""Who comes in: from a request head to an open, registered client, or to an HTTP answer.
+
+The rules are in `http_head`, `origin`, `handshake` and `auth`; here they are applied in the order of
+protocol.md 2, and their outcome is told to the connection.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from heartwire import handshake
+from heartwire.actions import expires_text
+from heartwire.auth import Credentials, TokenVerifier
+from heartwire.client import GATED, Client
+from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
+from heartwire.http_head import PassToHttp, Request, classify, head_too_large, request_timeout
+from heartwire.messages import encode_event, next_id
+from heartwire.origin import origin_allowed
+
+if TYPE_CHECKING:
+    from heartwire._core.connection import Connection
+    from heartwire.config import ServerConfig
+    from heartwire.dispatch import Dispatcher
+
+__all__ = ["Admission"]
+
+REJECT_CODES: Final = {401: (4401, "auth_failed"), 403: (4403, "forbidden"), 429: (4429, "rate_limited")}
+USER_AGENTS_KEPT: Final = 1024
+
+logger = logging.getLogger("heartwire")
+
+
+class Admission:
+    """Judges request heads and opens clients. Loop thread only.
+
+    Args:
+        config: the server's options.
+        verifier: of tokens; None if there is no secret (then only `@server.authenticate` or anonymous clients).
+        dispatcher: the sink whose connections these are.
+        pass_to_http: takes (connection) whose request is for the HTTP server.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        verifier: TokenVerifier | None,
+        dispatcher: Dispatcher,
+        pass_to_http: Callable[[Connection], None],
+    ) -> None:
+        self._config = config
+        self._verifier = verifier
+        self._dispatcher = dispatcher
+        self._pass_to_http = pass_to_http
+        self._limit = config.connection_limit()
+        self._user_agents: dict[str, str] = {}
+        self._server = f"heartwire/{_version()}"
+        self.open = 0
+        """Sockets of clients, those that are closing included."""
+        self.draining = False
+
+    # -------------------------------------------------------------- the request
+
+    def on_head(self, conn: Connection, head: bytes | None) -> None:
+        """Judges one request head and answers it, now or, with an asynchronous authenticator, later."""
+        try:
+            if head is None:
+                raise head_too_large()
+            verdict = classify(head, self._config.path)
+            if isinstance(verdict, PassToHttp):
+                self._pass_to_http(conn)
+                return
+            self._check_capacity()
+            token = handshake.find_token(
+                verdict, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
+            )
+            origin_allowed(verdict, self._config.origin, None if token is None else token.place)
+            request = verdict.with_remote_address(conn.remote_address)
+            custom = self._dispatcher.handlers.authenticate
+            if custom is not None:
+                identity = custom(request)
+                if inspect.isawaitable(identity):
+                    self._decide_later(conn, request, identity)
+                    return
+                self._open(conn, request, _credentials(identity))
+            else:
+                self._open(conn, request, self._verify(token))
+        except Refusal as refusal:
+            self._refuse(conn, refusal, head)
+        except Exception:
+            logger.exception("the handshake failed")
+            self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
+
+    def _check_capacity(self) -> None:
+        if self.draining:
+            raise Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
+        if self.open >= self._limit:
+            raise Refusal(503, "full", "the server has as many connections as it may", (("Retry-After", "5"),))
+
+    def _verify(self, token: handshake.Token | None) -> Credentials | None:
+        if token is None:
+            if self._config.auth == "handshake":
+                raise handshake.token_missing()
+            return None
+        if self._verifier is None:
+            raise handshake.token_refused(TokenError("token_invalid", "this server accepts no tokens"))
+        try:
+            return self._verifier.verify(token.value)
+        except TokenError as error:
+            raise handshake.token_refused(error) from None
+
+    def _decide_later(self, conn: Connection, request: Request, identity: Awaitable[Any]) -> None:
+        async def decide() -> None:
+            try:
+                self._open(conn, request, _credentials(await identity))
+            except Refusal as refusal:
+                self._refuse(conn, refusal, None)
+            except Exception:
+                logger.exception("authenticate failed")
+                self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), None)
+
+        task = self._dispatcher.loop.create_task(decide())
+        self._dispatcher.tasks.add(task)
+        task.add_done_callback(self._dispatcher.tasks.discard)
+
+    def _refuse(self, conn: Connection, refusal: Refusal, head: bytes | None) -> None:
+        self._dispatcher.metrics.refusals[f"{refusal.status} {refusal.code}"] += 1
+        logger.debug("handshake refused: %s", refusal)
+        if self._config.reject == "close" and refusal.status in REJECT_CODES and head is not None:
+            # Browsers cannot read the status of a failed handshake: upgrade, and close at once.
+            code, cause = REJECT_CODES[refusal.status]
+            verdict = classify(head, self._config.path)
+            assert isinstance(verdict, Request)
+            if conn.accept(handshake.accept(verdict).response, None):
+                conn.close(code, refusal.code, cause)
+            return
+        conn.refuse(handshake.refusal_bytes(refusal))
+
+    # -------------------------------------------------------------- the client
+
+    def _open(self, conn: Connection, request: Request, credentials: Credentials | None) -> None:
+        """Answers 101; from here on the client exists."""
+        accepted = handshake.accept(request)
+        client = Client(conn)
+        client.id = next_id()
+        client.credentials = credentials
+        client.request = request
+        client.user_agent = self._shared(request.headers.get("User-Agent"))
+        if credentials is None and self._config.auth == "message":
+            conn.special = GATED
+        if not conn.accept(accepted.response, client):
+            return  # the peer has gone meanwhile
+        self.open += 1
+        self._dispatcher.metrics.connects += 1
+        self._dispatcher.registry.add(client)
+        if conn.special & GATED:
+            conn.set_due("opening", self._config.auth_timeout)
+        self._watch_expiry(client)
+        if self._config.welcome and self._dispatcher.speaks_json:
+            client.send_text_bytes(encode_event("connected", self._welcome(client)))
+        self._tell_connect(client)
+
+    def _welcome(self, client: Client) -> dict[str, Any]:
+        return {
+            "client_id": client.id,
+            "protocol": 1,
+            "ping_interval_ms": round(self._config.ping_interval * 1000),
+            "server": self._server,
+        }
+
+    def _tell_connect(self, client: Client) -> None:
+        """`on_connect`, then the first message."""
+        handler = self._dispatcher.handlers.on_connect
+        if handler is not None:
+            try:
+                result = handler(client)
+            except Exception as error:
+                self._connect_failed(client, error)
+                return
+            if inspect.isawaitable(result):
+                self._dispatcher.run(client, self._guarded(client, result), self._connected, None)
+                return
+            if result is False:
+                client.connection.close(4403, "", "forbidden")
+                return
+        self._connected(client, None)
+
+    async def _guarded(self, client: Client, result: Awaitable[Any]) -> Any:
+        try:
+            return await result
+        except Exception as error:
+            self._connect_failed(client, error)
+            return None
+
+    def _connected(self, client: Client, result: Any) -> None:
+        if result is False:
+            client.connection.close(4403, "", "forbidden")
+        if not self._config.keep_request:
+            client.request = None
+        if not client.running:
+            client.connection.resume()
+
+    def _connect_failed(self, client: Client, error: Exception) -> None:
+        """`on_connect` refuses with Refusal, ActionError or False; anything else is its own failure."""
+        if isinstance(error, (Refusal, ActionError)):
+            client.connection.close(4403, error.code, "forbidden")
+        elif not isinstance(error, ConnectionClosed):
+            logger.error("on_connect failed for client %s", client.id, exc_info=error)
+            client.connection.close(1011, "on_connect failed", "handler_error")
+
+    def _shared(self, user_agent: str | None) -> str | None:
+        """One string for the many clients with the same browser."""
+        if user_agent is None:
+            return None
+        if len(self._user_agents) >= USER_AGENTS_KEPT:
+            self._user_agents.clear()
+        return self._user_agents.setdefault(user_agent, user_agent)
+
+    def connection_closed(self, conn: Connection) -> None:
+        """A connection's socket is closed."""
+        if conn.opened_at:
+            self.open -= 1
+
+    # -------------------------------------------------------------- tokens after the handshake
+
+    def authenticate(self, client: Client, token: str) -> tuple[str, Any]:
+        """The action `authenticate`: the first token of a client, or a new one for the same user.
+
+        Raises:
+            ActionError: `token_invalid`, `token_expired` or `user_mismatch`.
+        """
+        if self._verifier is None:
+            raise ActionError("token_invalid", "this server accepts no tokens")
+        try:
+            credentials = self._verifier.verify(token)
+        except TokenError as error:
+            raise ActionError(error.code, error.detail) from None
+        before = client.credentials
+        if before is not None and before.user_id != credentials.user_id:
+            raise ActionError("user_mismatch", "the token is another user's: open a connection of its own for it")
+        client.credentials = credentials
+        if before is None:
+            self._dispatcher.registry.add_user(client)
+        conn = client.connection
+        conn.special &= ~GATED
+        conn.set_due("opening", None)
+        self._watch_expiry(client)
+        for channel in list(client.memberships or ()):
+            if channel.kind != "public" and not credentials.allows_channel(channel.name):
+                self._dispatcher.actions.leave(client, channel.name)
+                left = {"channel": channel.name, "reason": "the new token does not allow it"}
+                client.send_text_bytes(encode_event("left_channel", left))
+        return "authenticated", {
+            "user_id": credentials.user_id,
+            "username": credentials.username,
+            "expires_at": expires_text(credentials.expires_at),
+        }
+
+    def _watch_expiry(self, client: Client) -> None:
+        expires_at = None if client.credentials is None else client.credentials.expires_at
+        if expires_at is None:
+            client.connection.set_due("token", None)
+        else:
+            left = expires_at + self._config.token_grace - time.time()
+            client.connection.set_due("token", max(left, 0.001))
+
+    def on_expired(self, conn: Connection, which: str) -> None:
+        """A deadline of this module passed."""
+        client: Client | None = conn.owner
+        if which == "opening":
+            if client is None:
+                conn.refuse(handshake.refusal_bytes(request_timeout()))
+            else:
+                conn.close(4401, "authentication timeout", "auth_timeout")
+        elif which == "token" and client is not None and client.credentials is not None:
+            expires_at = client.credentials.expires_at
+            # The wall clock may have been set meanwhile: look again.
+            if expires_at is not None and expires_at + self._config.token_grace > time.time() + 0.001:
+                self._watch_expiry(client)
+            else:
+                conn.close(4410, "token expired", "token_expired")
+
+
+def _credentials(identity: Any) -> Credentials | None:
+    """What `@server.authenticate` returned: Credentials, a dict of claims, a user id, or None to refuse.
+
+    Raises:
+        Refusal: 401 for None or False.
+    """
+    if isinstance(identity, Credentials):
+        return identity
+    if isinstance(identity, str):
+        identity = {"sub": identity}
+    if isinstance(identity, dict):
+        claims = msgspec.json.encode(identity)
+        channels = tuple(identity.get("channels") or ())
+        return Credentials(str(identity["sub"]), identity.get("username"), identity.get("exp"), claims, channels)
+    raise Refusal(401, "unauthenticated", "not accepted", (("WWW-Authenticate", "Bearer"),))
+
+
+def _version() -> str:
+    from heartwire._version import __version__
+
+    return __version__

@@ -1,0 +1,386 @@
+"""From events of connections to the application: the Python half of a server's Sink.
+
+Messages of one client are handled in order: while an asynchronous handler runs, its client is not read from
+(back-pressure reaches the peer through TCP). Ordinary messages for synchronous handlers never come here:
+`_core.json_reader` calls the application directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from heartwire._core.json_reader import JsonReader
+from heartwire.actions import Actions, bad_field
+from heartwire.client import GATED, READING
+from heartwire.errors import ActionError, ConnectionClosed
+from heartwire.messages import Envelope, encode, encode_event
+
+if TYPE_CHECKING:
+    from heartwire._core.connection import Connection
+    from heartwire.admission import Admission
+    from heartwire.client import Client
+    from heartwire.handlers import Handlers
+    from heartwire.heartbeat import Heartbeat, Reason
+    from heartwire.metrics import Metrics
+    from heartwire.registry import Registry
+
+__all__ = ["Dispatcher"]
+
+ERRORS_IN_A_ROW: Final = 10
+GATED_MESSAGE_LIMIT: Final = 16384
+Then = Callable[["Client", Any], None]
+
+logger = logging.getLogger("heartwire")
+
+
+class Dispatcher(JsonReader):
+    """One server's messages and endings. Loop thread only."""
+
+    # Filled in by the server, which wires the parts.
+    handlers: Handlers
+    registry: Registry
+    heartbeat: Heartbeat
+    metrics: Metrics
+    admission: Admission
+    actions: Actions
+    loop: asyncio.AbstractEventLoop
+    handler_timeout_s: float = 30.0
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.sockets = 0
+        self.decode = msgspec.json.Decoder().decode
+        self.decode_envelope = msgspec.json.Decoder(Envelope).decode
+        self.encode = encode
+        self.invalid = msgspec.ValidationError
+
+    @property
+    def speaks_json(self) -> bool:
+        """False with `on_text`: the server then sends no JSON of its own."""
+        return self.text_handler is None
+
+    # -------------------------------------------------------------- connections
+
+    def on_head(self, conn: Connection, head: bytes | None) -> None:
+        self.admission.on_head(conn, head)
+
+    def on_left(self, conn: Connection) -> None:
+        """The connection can no longer be sent to: its client leaves every map at once."""
+        client: Client = conn.owner
+        for channel in self.registry.remove(client):
+            self.actions.left(client, channel)
+        if client.reader is not None and not client.reader[0].done():
+            client.reader[0].set_exception(ConnectionClosed(conn.code, conn.reason, conn.cause))
+
+    def on_closed(self, conn: Connection) -> None:
+        self.admission.connection_closed(conn)
+        client: Client | None = conn.owner
+        if client is None:
+            return
+        self.metrics.disconnects[conn.cause] += 1
+        logger.debug(
+            "client %s disconnected: cause=%s code=%d", client.id, conn.cause, conn.code,
+            extra={"client_id": client.id, "cause": conn.cause, "code": conn.code},
+        )  # fmt: skip
+        if client.running:
+            self.loop.call_later(self.handler_timeout_s, _cancel_all, client)
+        else:
+            self._disconnected(client)
+
+    def _disconnected(self, client: Client) -> None:
+        """After the last handler: `on_disconnect`, then the client is let go of."""
+        cause = client.connection.cause
+        handler = self.handlers.on_disconnect
+        if handler is None:
+            client.state = client.request = None
+            return
+        try:
+            result = handler(client, cause)
+        except Exception:
+            logger.exception("on_disconnect failed for client %s", client.id)
+        else:
+            if inspect.isawaitable(result):
+                task = asyncio.ensure_future(result, loop=self.loop)
+                self.tasks.add(task)
+                task.add_done_callback(functools.partial(self._told, client))
+                return
+        client.state = client.request = None
+
+    def _told(self, client: Client, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        client.state = client.request = None
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("on_disconnect failed for client %s", client.id, exc_info=task.exception())
+
+    def on_ping_stopped(self, conn: Connection, reason: Reason, error: OSError | None) -> None:
+        self.heartbeat.stopped(conn.owner.id, reason, error)
+
+    def on_expired(self, conn: Connection, which: str) -> None:
+        if which == "read":
+            conn.close(4408, "read deadline", "read_deadline")
+        elif which == "handler":
+            client: Client = conn.owner
+            logger.warning("a handler of client %s did not end within its time and is cancelled", client.id)
+            conn.close(1011, "handler timeout", "handler_timeout")
+            _cancel_all(client)
+        else:
+            self.admission.on_expired(conn, which)
+
+    def on_failure(self, conn: Connection, error: Exception) -> None:
+        """A bug of ours: the connection ends, the process goes on."""
+        logger.error("internal error on a connection", exc_info=error)
+        conn.close(1011, "internal error", "handler_error")
+
+    # -------------------------------------------------------------- messages
+
+    def claims(self, envelope: Envelope) -> bool:
+        action = envelope.action
+        return isinstance(action, str) and (action in self.actions.table or action in self.handlers.actions)
+
+    def on_action(self, client: Client, envelope: Envelope, view: Any) -> bool:
+        """A message that names an action. True: it goes on asynchronously."""
+        message_id = envelope.id
+        if message_id is not None and not _valid_id(message_id):
+            self.error(client, bad_field("id", message_id, "an integer or a string of at most 64", '"id": 7'), None)
+            return False
+        name: str = envelope.action
+        built_in = self.actions.table.get(name)
+        try:
+            if built_in is not None:
+                result: Any = built_in(client, envelope)
+                then: Then = functools.partial(self._answer, message_id)
+            else:
+                route = self.handlers.actions[name]
+                try:
+                    message = self.read_typed(route.decode, view)
+                except msgspec.ValidationError as error:
+                    raise ActionError("bad_message", f"{name}: {error}") from None
+                result = route.call(client, message)
+                then = functools.partial(self._answer_custom, name, message_id)
+        except Exception as error:
+            self.failed(client, error, message_id)
+            return False
+        client.connection.errors_in_a_row = 0
+        if result is None:
+            return False
+        if type(result) is not tuple and inspect.isawaitable(result):
+            return self.run(client, result, then, message_id)
+        then(client, result)
+        return False
+
+    def _answer(self, message_id: Any, client: Client, answer: tuple[str, Any] | None) -> None:
+        if answer is not None:
+            client.send_text_bytes(encode_event(answer[0], answer[1], reply_to=message_id))
+
+    def _answer_custom(self, name: str, message_id: Any, client: Client, answer: Any) -> None:
+        if answer is not None:
+            client.send_text_bytes(encode_event(name, answer, reply_to=message_id))
+
+    def on_special(self, client: Client, data: bytes, is_text: bool) -> bool:
+        """Messages of a client that is not authenticated yet, or that is read by hand."""
+        if client.connection.special & GATED:
+            self._gated(client, data, is_text)
+            return False
+        return self._read_by_hand(client, data, is_text)
+
+    def _gated(self, client: Client, data: bytes, is_text: bool) -> None:
+        if len(data) > GATED_MESSAGE_LIMIT:
+            client.connection.close(1009, "message too big before authentication", "too_big")
+            return
+        envelope = self._envelope(client, data) if is_text else None
+        if is_text and envelope is None:
+            return
+        if envelope is not None and envelope.action in ("authenticate", "ping"):
+            self.on_action(client, envelope, None)
+        else:
+            message_id = envelope.id if envelope is not None and _valid_id(envelope.id) else None
+            self.error(client, ActionError("unauthenticated", "send `authenticate` with a token first"), message_id)
+
+    def _envelope(self, client: Client, data: bytes) -> Envelope | None:
+        """The envelope of a text; an empty one for what is no object; None, after an error, if it is not JSON."""
+        try:
+            envelope: Envelope = self.decode_envelope(data)
+            return envelope
+        except msgspec.ValidationError:
+            return Envelope()
+        except Exception as error:
+            self.on_bad_json(client, str(error))
+            return None
+
+    def on_unclaimed(self, client: Client, value: Any) -> bool:
+        """JSON that neither an action nor `on_message` wants."""
+        if not isinstance(value, dict):
+            self.error(client, bad_field("message", value, "a JSON object", '{"action": "ping"}'), None)
+            return False
+        action = value.get("action")
+        message_id = value.get("id")
+        if action is None:
+            detail = 'no "action"; example: {"action": "ping"}'
+        elif isinstance(action, str):
+            detail = f"no action {action[:64]!r} here"
+        else:
+            detail = "the action must be a string"
+        self.error(client, ActionError("unknown_action", detail), message_id if _valid_id(message_id) else None)
+        return False
+
+    def on_bad_json(self, client: Client, detail: str) -> None:
+        self.metrics.bad_json += 1
+        self.error(client, ActionError("bad_json", detail), None)
+
+    # -------------------------------------------------------------- failures
+
+    def on_handler_failure(self, client: Client, error: Exception) -> None:
+        """`on_message`, `on_text` or `on_binary` raised."""
+        self.failed(client, error, None)
+
+    def failed(self, client: Client, error: BaseException, message_id: Any) -> None:
+        """A handler raised: ActionError is its answer, the rest is logged and answered by `internal`."""
+        if isinstance(error, ConnectionClosed):
+            return  # it used a connection that has gone: an ordinary end
+        if not isinstance(error, ActionError):
+            logger.error("a handler failed for client %s", client.id, exc_info=error)
+            if not self.speaks_json:
+                client.connection.close(1011, "handler failed", "handler_error")
+                return
+            error = ActionError("internal", "the server failed to handle the message")
+        self.error(client, error, message_id)
+
+    def error(self, client: Client, error: ActionError, message_id: Any) -> None:
+        """Sends an `error` event; the tenth in a row without an accepted action ends the connection."""
+        conn = client.connection
+        self.metrics.errors[error.code] += 1
+        if not conn.is_open or not self.speaks_json:
+            return
+        data = {"code": error.code, "message": error.message}
+        try:
+            client.send_text_bytes(encode_event("error", data, reply_to=message_id))
+        except ConnectionClosed:
+            return
+        conn.errors_in_a_row += 1
+        if conn.errors_in_a_row >= ERRORS_IN_A_ROW:
+            conn.close(1008, "too many errors", "too_many_errors")
+
+    # -------------------------------------------------------------- asynchronous handlers
+
+    def on_result(self, client: Client, result: Any) -> bool:
+        """A handler without an answer returned something: a coroutine is run, other values are dropped."""
+        return inspect.isawaitable(result) and self.run(client, result, _nothing, None)
+
+    def run(self, client: Client, awaitable: Awaitable[Any], then: Then, message_id: Any) -> bool:
+        """Runs a handler to its first wait. True if it goes on: the client is then not read from."""
+        task = start_task(awaitable, self.loop)
+        if task.done():
+            self._finish(client, task, then, message_id)
+            return False
+        self.tasks.add(task)
+        client.running = [*(client.running or ()), task]
+        client.connection.set_due("handler", self.handler_timeout_s)
+        task.add_done_callback(functools.partial(self._finished, client, then, message_id))
+        return client.reader is None
+
+    def _finished(self, client: Client, then: Then, message_id: Any, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        client.running = [t for t in client.running or () if t is not task] or None
+        self._finish(client, task, then, message_id)
+        conn = client.connection
+        if conn.phase == "CLOSED":
+            if client.running is None and conn.owner is None:
+                self._disconnected(client)
+        elif client.running is None:
+            conn.set_due("handler", None)
+            conn.special &= ~READING
+            conn.resume()
+        elif client.reader is not None:
+            conn.resume()
+
+    def _finish(self, client: Client, task: asyncio.Task[Any], then: Then, message_id: Any) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        try:
+            if error is None:
+                then(client, task.result())
+        except Exception as failure:
+            error = failure
+        if error is not None:
+            self.failed(client, error, message_id)
+
+    # -------------------------------------------------------------- reading by hand
+
+    def start_reading(self, client: Client, future: asyncio.Future[Any], wanted: Any) -> None:
+        """Lets the next message through to `future`."""
+        conn = client.connection
+        if not conn.is_open:
+            raise ConnectionClosed(conn.code or 1006, conn.reason or "", conn.cause or "peer_gone")
+        client.reader = (future, wanted)
+        conn.special |= READING
+        conn.set_due("handler", None)
+        conn.resume()
+
+    def stop_reading(self, client: Client) -> None:
+        """The wait is over: what comes next stays with the peer until somebody reads again."""
+        client.reader = None
+        conn = client.connection
+        if conn.is_open:
+            if client.running:
+                conn.set_due("handler", self.handler_timeout_s)
+            conn.pause()
+
+    def _read_by_hand(self, client: Client, data: bytes, is_text: bool) -> bool:
+        reader = client.reader
+        if is_text and self.speaks_json:
+            envelope = self._envelope(client, data)
+            if envelope is None:
+                return False
+            if envelope.action in self.actions.table:
+                return self.on_action(client, envelope, None)
+        if reader is None or reader[0].done():
+            # Only if a message was under way when the wait ended: it goes the ordinary way.
+            return False
+        future, wanted = reader
+        try:
+            future.set_result(msgspec.json.decode(data, type=Any if wanted is None else wanted))
+        except Exception as error:
+            future.set_exception(error)
+        return True
+
+    async def wait_drained(self, client: Client) -> None:
+        """Waits until nothing is queued for the client."""
+        future = self.loop.create_future()
+        client.connection.add_drain_waiter(future)
+        await future
+
+
+def start_task(awaitable: Awaitable[Any], loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+    """A task that has run to its first wait already where Python can do that (3.12)."""
+    coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return asyncio.Task(coroutine, loop=loop)
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _nothing(client: Client, result: Any) -> None:
+    """What becomes of the result of a handler without an answer."""
+
+
+def _cancel_all(client: Client) -> None:
+    for task in client.running or ():
+        task.cancel()
+
+
+def _valid_id(message_id: Any) -> bool:
+    if isinstance(message_id, bool):
+        return False
+    return isinstance(message_id, int) or (isinstance(message_id, str) and len(message_id) <= 64)

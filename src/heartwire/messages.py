@@ -1,0 +1,128 @@
+"""What goes over the wire: the envelope of a client's message, and the server's events (protocol.md 3).
+
+Documentation for clients: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+__all__ = [
+    "CHANNEL_NAME",
+    "EVENT_NAME",
+    "OWN_EVENTS",
+    "Envelope",
+    "Event",
+    "Message",
+    "encode_event",
+    "next_id",
+    "timestamp",
+]
+
+CHANNEL_NAME: Final = re.compile(r"[A-Za-z0-9_\-=@,.;:/]{1,200}\Z")
+EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:\-]{1,64}\Z")
+
+OWN_EVENTS: Final = frozenset({
+    "connected", "authenticated", "joined_channel", "left_channel", "message_sent", "pong", "member_joined",
+    "member_left", "token_expiring", "kicked", "error",
+})  # fmt: skip
+"""Events only the server itself may send."""
+
+BUILT_IN_ACTIONS: Final = ("authenticate", "join_channel", "leave_channel", "send_message", "ping")
+
+
+class Message(msgspec.Struct):
+    """Base of an application's typed messages: the fields stand at the top level of the JSON object, beside
+    `action` and `id`. Decoded and checked before the handler runs; unknown fields are ignored."""
+
+
+class Envelope(msgspec.Struct):
+    """The fields the server itself reads from a message. `data` is not decoded: it is passed on as it came.
+
+    Everything but `data` is taken as any JSON value and checked by the action, whose error names the field.
+    """
+
+    action: Any = msgspec.UNSET
+    id: Any = None
+    channel: Any = msgspec.UNSET
+    event: Any = "message"
+    token: Any = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the server sends. Absent fields are left out."""
+
+    id: str
+    event: str
+    channel: str | msgspec.UnsetType = msgspec.UNSET
+    data: Any = msgspec.UNSET
+    user_id: str | msgspec.UnsetType = msgspec.UNSET
+    username: str | msgspec.UnsetType = msgspec.UNSET
+    client_id: str | msgspec.UnsetType = msgspec.UNSET
+    timestamp: str
+    reply_to: int | str | msgspec.UnsetType = msgspec.UNSET
+
+
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+_NODE: Final = secrets.token_hex(5)  # unique across nodes and restarts; the counter makes the rest
+_counter = itertools.count(1)
+
+
+def next_id() -> str:
+    """An id that no other event or client has, on any node, before or after a restart."""
+    return f"{_NODE}{next(_counter):x}"
+
+
+_now_ms = 0
+_now_text = ""
+
+
+def timestamp() -> str:
+    """The instant as RFC 3339 UTC with milliseconds and `Z`."""
+    global _now_ms, _now_text
+    now = time.time_ns() // 1_000_000
+    if now != _now_ms:
+        _now_text = rfc3339(now / 1000)
+        _now_ms = now
+    return _now_text
+
+
+def rfc3339(seconds: float) -> str:
+    """A Unix time as RFC 3339 UTC with milliseconds and `Z`."""
+    instant = datetime.fromtimestamp(round(seconds, 3), UTC).replace(tzinfo=None)
+    return instant.isoformat(timespec="milliseconds") + "Z"
+
+
+def encode_event(
+    event: str,
+    data: Any = msgspec.UNSET,
+    *,
+    channel: str | msgspec.UnsetType = msgspec.UNSET,
+    reply_to: int | str | None = None,
+    user_id: str | None = None,
+    username: str | None = None,
+    client_id: str | None = None,
+) -> bytes:
+    """Encodes one event of the server; `data` may be `msgspec.Raw`, which is copied as it is."""
+    return encode(
+        Event(
+            id=next_id(),
+            event=event,
+            channel=channel,
+            data=data,
+            user_id=msgspec.UNSET if user_id is None else user_id,
+            username=msgspec.UNSET if username is None else username,
+            client_id=msgspec.UNSET if client_id is None else client_id,
+            timestamp=timestamp(),
+            reply_to=msgspec.UNSET if reply_to is None else reply_to,
+        )
+    )

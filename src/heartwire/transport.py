@@ -1,0 +1,113 @@
+"""The portable link: asyncio transports carry the bytes of the same Connection.
+
+For TLS, macOS and Windows, and for `--link asyncio`. Plain TCP on Linux uses the reactor, which needs no
+transport and no protocol object per connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import Any, Final, cast
+
+from heartwire._core.connection import Connection
+from heartwire._core.engine import Engine
+from heartwire._core.link import Link, Sink
+
+__all__ = ["TransportLink"]
+
+WRITE_HIGH_WATER: Final = 65536  # above it bytes stay in the connection's queue, where its limit counts them
+ABORT_AFTER_S: Final = 1.0
+
+
+class TransportLink(Link, asyncio.BufferedProtocol):
+    """One transport and its Connection. A protocol factory's product. Loop thread only."""
+
+    def __init__(self, engine: Engine, sink: Sink) -> None:
+        self._engine = engine
+        self._sink = sink
+        self._transport: asyncio.Transport | None = None
+        self._connection: Connection | None = None
+        self._blocked = False
+
+    # -------------------------------------------------------------- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self._connection = Connection(self._engine, self._sink, self)
+        self._connection.armed()
+        address: Any = transport.get_extra_info("peername")
+        if isinstance(address, tuple):
+            self._connection.set_peer(address[0].partition("%")[0], address[1])
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._engine.receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._connection is not None:
+            self._connection.feed_buffer(nbytes)
+
+    def receive(self, data: bytes) -> None:
+        """Takes bytes that another protocol of the same transport had read."""
+        if self._connection is not None:
+            self._connection.feed(data)
+
+    def eof_received(self) -> bool:
+        if self._connection is not None:
+            self._connection.feed_eof()
+        return True  # the connection decides when to close
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.feed_loss(exc.errno or 0 if isinstance(exc, OSError) else 0)
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        if self._connection is not None:
+            self._connection.writable()
+
+    # -------------------------------------------------------------- the connection's side
+
+    def write(self, conn: Connection, data: bytes) -> int:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise BrokenPipeError(errno.EPIPE, "the transport is closed")
+        if self._blocked:
+            return 0
+        transport.write(data)
+        return len(data)
+
+    def update(self, conn: Connection, reading: bool, writing: bool) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if reading:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def write_eof(self, conn: Connection) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and transport.can_write_eof():
+            transport.write_eof()
+
+    def close(self, conn: Connection) -> None:
+        transport, self._transport, self._connection = self._transport, None, None
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():
+            transport.close()  # what it took still goes out, for a while
+            asyncio.get_running_loop().call_later(ABORT_AFTER_S, transport.abort)
+        else:
+            transport.abort()
+
+    def release(self, conn: Connection) -> asyncio.Transport:
+        transport, self._transport, self._connection = self._transport, None, None
+        assert transport is not None
+        return transport
