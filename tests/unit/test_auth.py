@@ -26,6 +26,7 @@ from heartwire.auth import (
     Credentials,
     HmacSecrets,
     TokenVerifier,
+    VerificationKey,
     matches_pattern,
 )
 from heartwire.errors import ConfigError, TokenError
@@ -119,7 +120,7 @@ def test_text_forms_hide_claims() -> None:
         assert "private-x" not in shown
     for holder in (verifier(), *HmacSecrets([SECRET]).find("HS256", None), HmacSecrets([SECRET])):
         assert SECRET not in repr(holder)
-    assert SECRET not in repr(HmacSecrets([SECRET]).find("HS256", None)[0].__rich_repr__())  # type: ignore[attr-defined]
+    assert SECRET not in repr(HmacSecrets([SECRET]).find("HS256", None)[0].__rich_repr__())
 
 
 # Signatures
@@ -151,7 +152,7 @@ def test_none_and_nonsense_algorithms(alg: object, signed: bool) -> None:
 
 
 def test_none_with_pyjwt() -> None:
-    assert refused(jwt.encode(claims(exp=int(NOW) + 60), None, algorithm="none")).code == "token_invalid"
+    assert refused(jwt.encode(claims(exp=int(NOW) + 60), "", algorithm="none")).code == "token_invalid"
 
 
 @pytest.mark.parametrize("alg", ["HS384", "HS512", "RS256", "ES256", "EdDSA", "hs256"])
@@ -192,6 +193,36 @@ def test_algorithm_confusion(rsa_key: rsa.RSAPrivateKey) -> None:
         token = jwt.encode({"sub": "u1", "exp": int(NOW) + 60}, rsa_key, algorithm="RS256")
         assert refused(token).code == "token_invalid"
         assert HmacSecrets([SECRET]).find("RS256", None) == ()
+
+
+class RecordingSource:
+    """A key source that says what it was asked, with a key for one algorithm."""
+
+    def __init__(self, algorithm: str) -> None:
+        self.key = VerificationKey(SECRET.encode(), frozenset({algorithm}))
+        self.asked: list[tuple[str, str | None]] = []
+
+    def find(self, algorithm: str, key_id: str | None) -> list[VerificationKey]:
+        self.asked.append((algorithm, key_id))
+        return [self.key]
+
+
+def test_key_source_is_asked_for_configured_algorithms_only() -> None:
+    by = verifier(algorithms=["HS256"])
+    by._keys = source = RecordingSource("HS256")
+    assert by.verify(sign(claims(), header={"alg": "HS256", "kid": "k1"})).user_id == "u1"
+    assert source.asked == [("HS256", "k1")]
+    for alg in ("HS512", "RS256", "none"):
+        refused(sign(claims(), header={"alg": alg}), by)
+    assert source.asked == [("HS256", "k1")]
+
+
+def test_key_is_used_for_its_own_algorithms_only() -> None:
+    by = verifier(algorithms=["HS256", "HS512"])
+    by._keys = RecordingSource("HS512")
+    assert refused(sign(claims()), by).code == "token_invalid"
+    by._keys = RecordingSource("HS256")
+    assert by.verify(sign(claims())).user_id == "u1"
 
 
 @pytest.mark.parametrize(
@@ -296,6 +327,9 @@ def test_subjects_that_are_refused(sub: object) -> None:
         ({"exp": True}, "token_invalid"),
         ({"exp": [NOW + 60]}, "token_invalid"),
         ({"exp": 10**400}, "token_invalid"),
+        ({"exp": 1e308}, "token_invalid"),
+        ({"exp": (NOW + 60) * 1000}, "token_invalid"),
+        ({"exp": 253_402_300_800}, "token_invalid"),
         ({"nbf": NOW + 1}, "token_invalid"),
         ({"nbf": "0"}, "token_invalid"),
         ({"nbf": None}, "token_invalid"),
@@ -322,7 +356,7 @@ def test_claims_that_are_refused(changes: dict[str, Any], code: str) -> None:
     "changes",
     [
         {"exp": NOW + 0.001},
-        {"exp": 10**15},
+        {"exp": 253_402_300_799},
         {"nbf": NOW},
         {"iat": NOW},
         {"iat": NOW + 0.9, "nbf": NOW + 0.9},
