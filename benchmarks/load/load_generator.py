@@ -86,8 +86,7 @@ class LoadGenerator:
         except subprocess.TimeoutExpired:
             server.check()
             raise LoadFailed(f"no end after {seconds + _SLACK_S:.0f} s") from None
-        server.check()
-        return _result(done.returncode, done.stdout, done.stderr)
+        return _result(server, done.returncode, done.stdout, done.stderr)
 
     def idle(
         self, server: RunningServer, conns: int, *, source: str = "127.0.0.2", skip: int = 0
@@ -126,7 +125,7 @@ class IdleCrowd:
         self._process.kill()
         self._process.wait()
         self._server.check()
-        raise LoadFailed("idle clients did not connect: " + " | ".join(said[-3:]))
+        raise LoadFailed(_words(self._server, "idle clients did not connect", "\n".join(said)))
 
     def __exit__(
         self,
@@ -145,24 +144,26 @@ class IdleCrowd:
             self._process.kill()
             self._process.communicate()
             raise LoadFailed("idle clients did not end") from None
-        self._server.check()
-        self.result = _result(self._process.returncode, stdout, stderr)
+        self.result = _result(self._server, self._process.returncode, stdout, stderr)
 
 
-def _result(code: int, stdout: str, stderr: str) -> dict[str, Any]:
+def _result(server: RunningServer, code: int, stdout: str, stderr: str) -> dict[str, Any]:
+    server.check()
     try:
         result: dict[str, Any] = json.loads(stdout)
     except ValueError:
-        raise LoadFailed(f"wsload ended with {code}: {_last_lines(stderr)}") from None
+        raise LoadFailed(_words(server, f"wsload ended with {code}", stderr)) from None
     if code:
         counts = ("connect_failed", "bad_replies", "bad_messages", "protocol_errors", "lost_conns", "missing")
         seen = ", ".join(f"{name} {result[name]}" for name in counts if result.get(name))
-        raise LoadFailed(f"{seen or f'wsload ended with {code}'} {_last_lines(stderr)}".strip())
+        raise LoadFailed(_words(server, seen or f"wsload ended with {code}", stderr))
     return result
 
 
-def _last_lines(text: str) -> str:
-    return " | ".join(text.strip().splitlines()[-3:])
+def _words(server: RunningServer, what: str, stderr: str) -> str:
+    """What failed, what wsload said last, what the server said last."""
+    client, last = " | ".join(stderr.strip().splitlines()[-2:]), server.last_words()
+    return what + (f"; {client}" if client else "") + (f"; the server said: {last}" if last else "")
 
 
 def write_tokens(path: Path, secret: str, count: int) -> None:

@@ -231,8 +231,8 @@ def _method(settings: Mapping[str, Any]) -> str:
 _METHOD = """\
 - The server is pinned to CPU {server_core}, the load generator (`wsload.c`) to CPU {load_core}; loopback,
   no TLS, no compression.
-- Every run starts its server anew. The servers take turns (A B A B), {rounds} rounds ({slow_rounds} for the
-  long scenarios), {seconds:g} s measured after a warm-up, 100 connections where nothing else is said.
+- Every run starts its server anew. The servers take turns (A B A B); rounds: {rounds}, {slow_rounds} for the
+  long scenarios; {seconds:g} s measured after a warm-up, 100 connections where nothing else is said.
 - Every client carries a JWT of its own (HS256; the Python servers check it with PyJWT).
 - Figures are medians with the lowest and the highest round. A ratio is taken in each round, then its median;
   for a promise each side runs on the loop that suits it best.

@@ -549,8 +549,8 @@ static inline void on_message(conn *c, uint64_t now) {
         if (measuring && now < t_meas1) {
             n_replies++;
             hist_add(&H, now - t);
-            if (!ok) n_bad++;
         }
+        if (!ok) n_bad++; /* in the warm-up too */
         c->credits++;
     } else if (mode == M_FANOUT) {
         if (c == pub || c->nmsg >= fpublished) { n_data_other++; return; }

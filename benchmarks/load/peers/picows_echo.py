@@ -104,7 +104,7 @@ async def serve(options: Options) -> None:
         websocket_handshake_timeout=30,
         enable_auto_ping=options.ping_interval_s > 0,
         auto_ping_idle_timeout=options.ping_interval_s or 20,
-        auto_ping_reply_timeout=60,
+        auto_ping_reply_timeout=options.ping_interval_s or 20,  # it may not be longer than the other
     )
     await server.serve_forever()
 
