@@ -94,7 +94,7 @@ def find_token(request: Request, *, cookie_name: str | None, query_token: bool) 
     value = _token_in_header(request)
     if value:
         return Token(value, "header")
-    value = _split_subprotocols(request)[1]
+    value = _one(_split_subprotocols(request)[1], "the subprotocols")
     if value:
         return Token(value, "subprotocol")
     value = _token_in_cookie(request, cookie_name) if cookie_name is not None else None
@@ -135,7 +135,8 @@ def accept(
         extensions: factories of the extensions on offer, in order of preference.
 
     Raises:
-        Refusal: 400 if the extensions offered cannot be read, 500 if a factory fails.
+        Refusal: 400 if the extensions offered cannot be read, 500 if a factory fails. Never without
+            `extensions`: a refused request can be accepted, to be closed at once with a code.
         LocalProtocolError: `request` does not ask for an upgrade.
     """
     if not request.upgrade:
@@ -200,20 +201,18 @@ def _first_common(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> S
     return None
 
 
-def _split_subprotocols(request: Request) -> tuple[list[str], str | None]:
-    """The subprotocols offered without the token among them, and that token."""
+def _split_subprotocols(request: Request) -> tuple[list[str], list[str]]:
+    """The subprotocols offered, without tokens; what follows each `heartwire.bearer` (`""`: nothing)."""
     offered = header_list(request.headers, "Sec-WebSocket-Protocol")
-    count = offered.count(BEARER_SUBPROTOCOL)
-    if not count:
-        return offered, None
-    if count > 1:
-        raise _two_tokens("the subprotocols")
-    place = offered.index(BEARER_SUBPROTOCOL) + 1
-    if place == len(offered) or offered[place] == SUBPROTOCOL:
-        return offered, None
-    token = offered[place]
+    if BEARER_SUBPROTOCOL not in offered:
+        return offered, []
+    tokens = [
+        "" if after in (SUBPROTOCOL, BEARER_SUBPROTOCOL) else after
+        for name, after in zip(offered, [*offered[1:], ""], strict=True)
+        if name == BEARER_SUBPROTOCOL
+    ]
     # The same text elsewhere in the list would be echoed, were it the name of a subprotocol.
-    return [name for name in offered if name != token], token
+    return [name for name in offered if name not in tokens], tokens
 
 
 def _token_in_header(request: Request) -> str | None:
