@@ -125,6 +125,7 @@ class Listeners:
         self._loop = asyncio.get_running_loop()
         self.sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
+        self._links: set[TransportLink] = set()
         self._reactor: Reactor | None = None
         self._epoll = sys.platform == "linux" and config.link != "asyncio"
 
@@ -150,7 +151,7 @@ class Listeners:
 
     def link(self) -> TransportLink:
         """A protocol for one asyncio transport."""
-        return TransportLink(self._engine, self._sink)
+        return TransportLink(self._engine, self._sink, self._links)
 
     @property
     def starved(self) -> bool:
@@ -212,6 +213,13 @@ class Listeners:
                     os.unlink(self._config.unix)
             sock.close()
         self.sockets = []
+
+    def abort_all(self) -> None:
+        """Closes every connection at once."""
+        if self._reactor is not None:
+            self._reactor.abort_all()
+        for link in list(self._links):
+            link.abort()
 
     def stop(self) -> None:
         """Ends the link itself, once every connection is closed."""

@@ -225,7 +225,7 @@ class Server:
         self._engine = Engine(
             loop.call_soon, loop.call_later, loop.call_soon_threadsafe, tick_ms=max(1, min(10, interval_ms // 8))
         )
-        self._engine.on_error = _log_engine_error
+        self._engine.error_handler = _log_engine_error
         self._dispatcher = dispatcher = Dispatcher()
         dispatcher.configure(
             max_message_size=config.max_message_size, max_fragments=config.max_fragments,
@@ -348,7 +348,7 @@ class Server:
         end = loop.time() + self.config.close_timeout
         while self._admission.open and loop.time() < end:
             await asyncio.sleep(0.005)
-        self._engine.abort_all()
+        self._listeners.abort_all()
         await asyncio.sleep(0)
         if self._dispatcher.tasks:
             _, late = await asyncio.wait(list(self._dispatcher.tasks), timeout=self.config.handler_timeout)

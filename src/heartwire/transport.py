@@ -23,9 +23,10 @@ ABORT_AFTER_S: Final = 1.0
 class TransportLink(Link, asyncio.BufferedProtocol):
     """One transport and its Connection. A protocol factory's product. Loop thread only."""
 
-    def __init__(self, engine: Engine, sink: Sink) -> None:
+    def __init__(self, engine: Engine, sink: Sink, links: set[TransportLink]) -> None:
         self._engine = engine
         self._sink = sink
+        self._links = links  # those whose connection is open, for who must end them all
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
         self._blocked = False
@@ -36,6 +37,7 @@ class TransportLink(Link, asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         self._connection = Connection(self._engine, self._sink, self)
+        self._links.add(self)
         self._connection.armed()
         address: Any = transport.get_extra_info("peername")
         if isinstance(address, tuple):
@@ -60,6 +62,7 @@ class TransportLink(Link, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         connection, self._connection = self._connection, None
+        self._links.discard(self)
         if connection is not None:
             connection.feed_loss(exc.errno or 0 if isinstance(exc, OSError) else 0)
         self._transport = None
@@ -97,8 +100,14 @@ class TransportLink(Link, asyncio.BufferedProtocol):
         if transport is not None and not transport.is_closing() and transport.can_write_eof():
             transport.write_eof()
 
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        if self._connection is not None:
+            self._connection.abort("shutdown", 1001)
+
     def close(self, conn: Connection) -> None:
         transport, self._transport, self._connection = self._transport, None, None
+        self._links.discard(self)
         if transport is None:
             return
         if transport.get_write_buffer_size():
@@ -109,5 +118,6 @@ class TransportLink(Link, asyncio.BufferedProtocol):
 
     def release(self, conn: Connection) -> asyncio.Transport:
         transport, self._transport, self._connection = self._transport, None, None
+        self._links.discard(self)
         assert transport is not None
         return transport

@@ -67,6 +67,7 @@ cdef class Engine:
     cdef object posted                  # collections.deque of (callable, args)
     cdef object call_soon_threadsafe
     cdef bint wake_pending
+    cdef public object error_handler    # (exception) -> None: the server logs it
     cdef uint64_t random
     cdef bint stopped
     cdef Totals totals
@@ -85,3 +86,4 @@ cdef class Engine:
     cdef void settle_ended(self) noexcept
     cdef void request_flush(self) noexcept
     cdef uint64_t ticks_until(self, uint32_t due) noexcept
+    cpdef void on_error(self, error) noexcept

@@ -343,8 +343,14 @@ cdef class Engine:
                 self.on_error(error)
         self.end()
 
-    def on_error(self, error):
-        """Receives what a posted call raised. Replaced by the server, which logs it."""
+    cpdef void on_error(self, error) noexcept:
+        """Hands an exception that has no other place to go to `error_handler`."""
+        if self.error_handler is not None:
+            self.error_handler(error)
+
+    def is_foreign(self):
+        """True in any thread but the engine's own."""
+        return self.foreign()
 
     def adopt_thread(self):
         """Makes the calling thread the owner: for engines made before their loop's thread runs."""

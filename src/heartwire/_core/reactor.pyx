@@ -284,6 +284,18 @@ cdef class Reactor(Link):
                     conn.lost(<int>-n)
                 return
 
+    def abort_all(self):
+        """Closes every connection at once."""
+        cdef uint32_t slot
+        cdef Connection conn
+        self.engine.begin()
+        for slot in range(self.capacity):
+            if self.slots[slot] != NULL:
+                conn = <Connection>self.slots[slot]
+                conn.abort("shutdown", 1001)
+        conn = None
+        self.engine.end()
+
     # ---------------------------------------------------------------- as a Link
 
     cdef ssize_t push(self, Endpoint conn) noexcept:
