@@ -76,10 +76,7 @@ class Admission:
                 self._pass_to_http(conn)
                 return
             self._check_capacity()
-            token = handshake.find_token(
-                verdict, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
-            )
-            origin_allowed(verdict, self._config.origin, None if token is None else token.place)
+            token = self._token(verdict)
             request = verdict.with_remote_address(conn.remote_address)
             custom = self._dispatcher.handlers.authenticate
             if custom is not None:
@@ -95,6 +92,18 @@ class Admission:
         except Exception:
             logger.exception("the handshake failed")
             self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
+
+    def _token(self, request: Request) -> handshake.Token | None:
+        """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are 401."""
+        try:
+            token = handshake.find_token(
+                request, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
+            )
+        except Refusal:
+            origin_allowed(request, self._config.origin, None)
+            raise
+        origin_allowed(request, self._config.origin, None if token is None else token.place)
+        return token
 
     def _check_capacity(self) -> None:
         if self.draining:
@@ -139,7 +148,7 @@ class Admission:
             if conn.accept(handshake.accept(verdict).response, None):
                 conn.close(code, refusal.code, cause)
             return
-        conn.refuse(handshake.refusal_bytes(refusal))
+        conn.refuse(handshake.refusal_bytes(refusal, head=head or b""))
 
     # -------------------------------------------------------------- the client
 
