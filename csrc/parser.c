@@ -147,6 +147,7 @@ static hw_event_kind read_control(hw_parser *p, uint8_t *buf, size_t n, size_t *
         *used += take;
         return control_event(p, buf, take, ev);
     }
+    if (!take) return HW_EV_NONE; /* the input ended with the header */
     if (reserve(&p->control, take, p->remaining) < 0) return HW_EV_MEMORY;
     hw_mask(p->control->data + p->control->len, buf, take, p->key, p->key_pos);
     p->control->len += take;
