@@ -1,4 +1,4 @@
-# make serve | test | test-unit | lint | types | debug | asan | wheel | clean        (PYTHON=python3.12 make test)
+# make serve | test | test-unit | lint | types | debug | asan | autobahn | wheel | clean   (PYTHON=python3.12 make test)
 
 PYTHON ?= python3
 MAKEFLAGS += --no-builtin-rules
@@ -14,7 +14,7 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit debug asan lint types wheel clean preflight
+.PHONY: all build serve test test-unit debug asan autobahn lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
 all: build
@@ -35,6 +35,10 @@ debug: $(VENV)/.debug
 
 asan: $(VENV)/.sanitize
 	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
+
+# The Autobahn test suite: RFC 6455 conformance over both links. Needs a Python 2.7 for its client.
+autobahn: build
+	$(BIN)/python tools/autobahn.py $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
