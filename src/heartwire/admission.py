@@ -9,18 +9,23 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from binascii import b2a_base64
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from heartwire import handshake
+from heartwire._core.head import read_ordinary_head
+from heartwire._version import __version__
 from heartwire.actions import expires_text
 from heartwire.auth import Credentials, TokenVerifier
 from heartwire.client import GATED, Client
 from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
-from heartwire.http_head import PassToHttp, Request, classify, head_too_large, request_timeout
-from heartwire.messages import encode_event, next_id
+from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
+from heartwire.messages import encode_event, next_id, timestamp
 from heartwire.origin import origin_allowed
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ __all__ = ["Admission"]
 
 REJECT_CODES: Final = {401: (4401, "auth_failed"), 403: (4403, "forbidden"), 429: (4429, "rate_limited")}
 USER_AGENTS_KEPT: Final = 1024
+ORIGINS_KEPT: Final = 1024
+ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 logger = logging.getLogger("heartwire")
 
@@ -59,7 +66,14 @@ class Admission:
         self._pass_to_http = pass_to_http
         self._limit = config.connection_limit()
         self._user_agents: dict[str, str] = {}
-        self._server = f"heartwire/{_version()}"
+        self._welcome_tail = (
+            f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},"server":"heartwire/{__version__}"'
+        )
+        self._origins: set[tuple[str, str]] = set()
+        """(Origin, Host) pairs that were allowed."""
+        self._date_of = 0
+        self._switching_head = b""
+        self._needs_request = config.keep_request or dispatcher.handlers.on_connect is not None
         self.open = 0
         """Sockets of clients, those that are closing included."""
         self.draining = False
@@ -71,6 +85,8 @@ class Admission:
         try:
             if head is None:
                 raise head_too_large()
+            if self._open_ordinary(conn, head):
+                return
             verdict = classify(head, self._config.path)
             if isinstance(verdict, PassToHttp):
                 self._pass_to_http(conn)
@@ -84,14 +100,59 @@ class Admission:
                 if inspect.isawaitable(identity):
                     self._decide_later(conn, request, identity)
                     return
-                self._open(conn, request, _credentials(identity))
+                self._accept(conn, request, _credentials(identity))
             else:
-                self._open(conn, request, self._verify(token))
+                self._accept(conn, request, self._verify(token))
         except Refusal as refusal:
             self._refuse(conn, refusal, head)
         except Exception:
             logger.exception("the handshake failed")
             self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
+
+    def _open_ordinary(self, conn: Connection, head: bytes) -> bool:
+        """The shortcut: what nearly every client sends is read in one native pass (48 µs become 3).
+
+        Returns:
+            False if anything about the request is unusual: the long way decides, refusals included.
+        Raises:
+            Refusal: the token is not accepted, or missing.
+        """
+        found = read_ordinary_head(head)
+        config = self._config
+        if (
+            found is None
+            or found.path != config.path
+            or (found.has_cookie and config.auth_cookie is not None)
+            or self._dispatcher.handlers.authenticate is not None
+            or self.draining
+            or self.open >= self._limit
+            or (found.origin is not None and (found.origin, found.host) not in self._origins)
+        ):
+            return False
+        value, place = found.bearer, "header"
+        if value is None and config.query_token:
+            value, place = found.query_token, "query"
+        token = None if value is None else handshake.Token(value, place)
+        credentials = self._verify(token)
+        client = self._open(conn, self._switching(found.key), credentials, found.user_agent)
+        if client is None:
+            return True
+        if self._needs_request:
+            client.request = parse_head(head).with_remote_address(conn.remote_address)
+        self._tell_connect(client)
+        return True
+
+    def _switching(self, key: str) -> bytes:
+        """The 101 without anything negotiated, as `handshake.accept` would write it (RFC 6455 4.2.2)."""
+        now = int(time.time())
+        if now != self._date_of:
+            self._date_of = now
+            self._switching_head = (
+                f"HTTP/1.1 101 Switching Protocols\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+            ).encode()
+        digest = sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
+        return self._switching_head + b2a_base64(digest, newline=False) + b"\r\n\r\n"
 
     def _token(self, request: Request) -> handshake.Token | None:
         """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are 401."""
@@ -126,7 +187,7 @@ class Admission:
     def _decide_later(self, conn: Connection, request: Request, identity: Awaitable[Any]) -> None:
         async def decide() -> None:
             try:
-                self._open(conn, request, _credentials(await identity))
+                self._accept(conn, request, _credentials(await identity))
             except Refusal as refusal:
                 self._refuse(conn, refusal, None)
             except Exception:
@@ -152,35 +213,48 @@ class Admission:
 
     # -------------------------------------------------------------- the client
 
-    def _open(self, conn: Connection, request: Request, credentials: Credentials | None) -> None:
-        """Answers 101; from here on the client exists."""
+    def _accept(self, conn: Connection, request: Request, credentials: Credentials | None) -> None:
+        """Negotiates, and opens the client of a request that came the long way."""
         accepted = handshake.accept(request)
+        if origin := request.headers.get("Origin"):
+            # It was allowed: the next one like it may take the shortcut.
+            if len(self._origins) >= ORIGINS_KEPT:
+                self._origins.clear()
+            self._origins.add((origin, request.headers["Host"]))
+        client = self._open(conn, accepted.response, credentials, request.headers.get("User-Agent"))
+        if client is not None:
+            client.request = request
+            self._tell_connect(client)
+
+    def _open(
+        self, conn: Connection, response: bytes, credentials: Credentials | None, user_agent: str | None
+    ) -> Client | None:
+        """Answers 101; from here on the client exists. None if the peer has gone meanwhile."""
         client = Client(conn)
         client.id = next_id()
         client.credentials = credentials
-        client.request = request
-        client.user_agent = self._shared(request.headers.get("User-Agent"))
+        client.user_agent = self._shared(user_agent)
         if credentials is None and self._config.auth == "message":
             conn.special = GATED
-        if not conn.accept(accepted.response, client):
-            return  # the peer has gone meanwhile
+        if not conn.accept(response, client):
+            return None
         self.open += 1
         self._dispatcher.metrics.connects += 1
         self._dispatcher.registry.add(client)
         if conn.special & GATED:
             conn.set_due("opening", self._config.auth_timeout)
-        self._watch_expiry(client)
+        if credentials is not None and credentials.expires_at is not None:
+            self._watch_expiry(client)
         if self._config.welcome and self._dispatcher.speaks_json:
-            client.send_text_bytes(encode_event("connected", self._welcome(client)))
-        self._tell_connect(client)
+            conn.send(1, self._welcome(client))
+        return client
 
-    def _welcome(self, client: Client) -> dict[str, Any]:
-        return {
-            "client_id": client.id,
-            "protocol": 1,
-            "ping_interval_ms": round(self._config.ping_interval * 1000),
-            "server": self._server,
-        }
+    def _welcome(self, client: Client) -> bytes:
+        """The `connected` event. Written by hand, since only two ids and the time differ between clients."""
+        return (
+            f'{{"id":"{next_id()}","event":"connected","data":{{"client_id":"{client.id}",{self._welcome_tail}'
+            f'}},"timestamp":"{timestamp()}"}}'
+        ).encode()
 
     def _tell_connect(self, client: Client) -> None:
         """`on_connect`, then the first message."""
@@ -310,9 +384,3 @@ def _credentials(identity: Any) -> Credentials | None:
         channels = tuple(identity.get("channels") or ())
         return Credentials(str(identity["sub"]), identity.get("username"), identity.get("exp"), claims, channels)
     raise Refusal(401, "unauthenticated", "not accepted", (("WWW-Authenticate", "Bearer"),))
-
-
-def _version() -> str:
-    from heartwire._version import __version__
-
-    return __version__

@@ -21,7 +21,8 @@ from heartwire._core.json_reader import JsonReader
 from heartwire.actions import Actions, bad_field
 from heartwire.client import GATED, READING
 from heartwire.errors import ActionError, ConnectionClosed
-from heartwire.messages import Envelope, encode, encode_event
+from heartwire.json_codec import encode_value
+from heartwire.messages import Envelope, encode_event
 
 if TYPE_CHECKING:
     from heartwire._core.connection import Connection
@@ -59,7 +60,7 @@ class Dispatcher(JsonReader):
         self.sockets = 0
         self.decode = msgspec.json.Decoder().decode
         self.decode_envelope = msgspec.json.Decoder(Envelope).decode
-        self.encode = encode
+        self.encode = encode_value
         self.invalid = msgspec.ValidationError
 
     @property

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from heartwire.json_codec import encode
+
 __all__ = [
     "CHANNEL_NAME",
     "EVENT_NAME",
@@ -70,8 +72,6 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     timestamp: str
     reply_to: int | str | msgspec.UnsetType = msgspec.UNSET
 
-
-encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 _NODE: Final = secrets.token_hex(5)  # unique across nodes and restarts; the counter makes the rest
 _counter = itertools.count(1)

@@ -12,8 +12,8 @@ cdef class Connection(Endpoint):
     cdef Link link                      # owned: the reactor, or a transport of its own
     cdef public object owner            # the Client: owned until the end was told
     cdef uint8_t *pending               # owned: bytes received and not yet parsed, NULL if none
-    cdef size_t pending_len
-    cdef size_t pending_start
+    cdef uint32_t pending_len
+    cdef uint32_t pending_start
     # heartbeat
     cdef uint32_t last_rx               # engine.now_ms of the last byte received
     cdef uint32_t ping_us               # when the ping under way was handed over, low 32 bits
@@ -26,9 +26,9 @@ cdef class Connection(Endpoint):
     cdef public uint8_t special         # not 0: messages go to the sink's on_special
     cdef public uint8_t errors_in_a_row # error events without an accepted action between
     cdef uint8_t ending                 # the enum at the top of connection.pyx
-    cdef bint pumping                   # messages are being parsed and delivered right now
-    cdef bint was_open
-    cdef bint ping_stopped              # the heartbeat has let go of it
+    cdef uint8_t pumping                   # messages are being parsed and delivered right now
+    cdef uint8_t was_open
+    cdef uint8_t ping_stopped              # the heartbeat has let go of it
     # where it comes from
     cdef uint8_t peer_family            # 4, 6, or 0: a Unix socket
     cdef uint16_t peer_port

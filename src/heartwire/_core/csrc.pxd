@@ -223,3 +223,22 @@ cdef extern from "conn.h" nogil:
     ssize_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n) noexcept
     uint32_t hw_conn_next_due(const hw_conn *c, uint32_t now) noexcept
     bint hw_due_reached(uint32_t due, uint32_t now) noexcept
+
+
+cdef extern from "head.h" nogil:
+    ctypedef struct hw_span:
+        uint32_t at
+        uint32_t len
+
+    ctypedef struct hw_head:
+        hw_span path
+        hw_span query_token
+        hw_span host
+        hw_span key
+        hw_span origin
+        hw_span bearer
+        hw_span cookie
+        hw_span user_agent
+        uint8_t extensions
+
+    int hw_head_read(const uint8_t *p, size_t n, hw_head *out) noexcept

@@ -30,9 +30,9 @@ cdef struct Totals:
 cdef class Endpoint:
     cdef hw_conn c
     cdef Engine engine          # owned; None once the connection is closed and let go
-    cdef bint dirty             # stands in engine.dirty
-    cdef bint watching          # its link should deliver input, unless HW_READ_PAUSED
-    cdef bint armed_read        # its link does: the link's own notes
+    cdef uint8_t dirty             # stands in engine.dirty
+    cdef uint8_t watching          # its link should deliver input, unless HW_READ_PAUSED
+    cdef uint8_t armed_read        # its link does: the link's own notes
     cdef bint armed_write
     cdef hw_out_node *cork(self) noexcept
     cdef void flush(self) noexcept

@@ -8,6 +8,7 @@ tests give their own. Everything but `post` belongs to the thread that made the 
 from collections import deque
 from os import urandom
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -69,6 +70,7 @@ cdef void refs_clear(Refs *refs) noexcept:
     memset(refs, 0, sizeof(Refs))
 
 
+@cython.no_gc
 cdef class Endpoint:
     """What the engine and the links need of a connection. Connection is the one implementation."""
 

@@ -14,12 +14,20 @@ from heartwire._core.csrc cimport HW_OP_BINARY, HW_OP_TEXT
 from heartwire._core.json_reader cimport JsonReader
 
 
+cdef extern from "Python.h":
+    bint PyObject_IS_GC(object o)
+    void PyObject_GC_UnTrack(object o)
+
+
 @cython.no_gc
 cdef class Session:
     """One client's identity and its way out."""
 
     def __cinit__(self, Connection connection, *args, **kwargs):
         self.connection = connection
+        if PyObject_IS_GC(self):
+            # A Python subclass is tracked whatever its base says. Its references are dropped by hand.
+            PyObject_GC_UnTrack(self)
 
     def send_json(self, value):
         """Sends one value as compact JSON, key order kept. From any thread; never blocks.
