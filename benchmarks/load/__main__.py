@@ -24,6 +24,7 @@ from .scenarios import PYTHON_SERVERS, SCENARIOS, Bench
 from .servers import Contestant
 
 _RESULTS = REPOSITORY / "benchmarks" / "results"
+_UNPUBLISHED = REPOSITORY / ".benchmarks"  # not under version control
 _LARGEST_CROWD = 18_000
 _IDLE_LOAD = 0.5
 _DISTRIBUTIONS = ("heartwire", "picows", "websockets", "aiohttp", "uvloop", "orjson", "msgspec", "PyJWT")
@@ -188,11 +189,11 @@ def _plans(options: argparse.Namespace, settings: Settings, programs: Programs) 
 
 
 def _write(whole: report.Document, output: Path | None) -> None:
-    """A complete run is the repository's published result; any other goes where it is told, or beside it."""
-    directory = output or _RESULTS
-    directory.mkdir(parents=True, exist_ok=True)
+    """A complete run is the published result; any other goes where it is told, or out of the way."""
     publish = whole["kind"] == "full" or output is not None
-    path = directory / ("latest.json" if publish else f"{whole['kind']}.json")
+    directory = output or (_RESULTS if publish else _UNPUBLISHED)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ("latest.json" if publish else f"load-{whole['kind']}.json")
     path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     if publish:
         (directory / "README.md").write_text(report.page(whole))

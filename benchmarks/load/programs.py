@@ -47,11 +47,13 @@ def build(directory: Path, wanted: tuple[str, ...], loops: tuple[str, ...]) -> P
     """Compile into `directory` what the wanted servers need.
 
     Raises:
-        Missing: No C compiler, no taskset, or no package for a loop.
+        Missing: No C compiler, no taskset, no PyJWT, or no package for a loop.
     """
     for tool, package in (("gcc", "gcc"), ("taskset", "util-linux")):
         if shutil.which(tool) is None:
             raise Missing(f"{tool} is not installed (Debian package: {package})")
+    if importlib.util.find_spec("jwt") is None:
+        raise Missing("PyJWT is not installed: pip install -r benchmarks/load/requirements.txt")
     if "uvloop" in loops and importlib.util.find_spec("uvloop") is None:
         raise Missing(
             "uvloop is not installed: pip install -r benchmarks/load/requirements.txt, or --loops asyncio"

@@ -8,7 +8,8 @@ import jwt
 import orjson
 from aiohttp import WSMsgType, web
 
-from .options import Options, run, user_id
+from .options import Options, run
+from .tokens import user_id
 
 
 async def serve(options: Options) -> None:

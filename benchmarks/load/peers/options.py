@@ -1,8 +1,4 @@
-"""What every Python server of the benchmark is told, and how it checks a token.
-
-All of them take the same command line and check the same HS256 token with PyJWT, so that a
-difference between two figures is a difference between two WebSocket servers.
-"""
+"""The command line that all Python servers of the benchmark share."""
 
 from __future__ import annotations
 
@@ -12,8 +8,6 @@ import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
-
-import jwt
 
 SECRET_VARIABLE = "BENCH_JWT_SECRET"
 
@@ -59,20 +53,3 @@ def run(main: Callable[[Options], Coroutine[Any, Any, None]]) -> None:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main(options))
-
-
-def user_id(authorization: str | None, secret: str) -> str:
-    """Who the token belongs to.
-
-    Args:
-        authorization: The value of the `Authorization` header.
-        secret: HS256 key.
-
-    Raises:
-        jwt.InvalidTokenError: No token, or one that is not valid.
-    """
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme != "Bearer":
-        raise jwt.InvalidTokenError("no bearer token")
-    claims = jwt.decode(token, secret, algorithms=["HS256"])
-    return str(claims["sub"])

@@ -21,7 +21,8 @@ from picows import (
     ws_create_server,
 )
 
-from .options import Options, run, user_id
+from .options import Options, run
+from .tokens import user_id
 
 TEXT = WSMsgType.TEXT
 

@@ -11,7 +11,8 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from .options import Options, run, user_id
+from .options import Options, run
+from .tokens import user_id
 
 
 async def main(options: Options) -> None:
