@@ -351,6 +351,8 @@ def _check_body(headers: Headers, upgrade: bool, http_version: str) -> None:
         raise _bad("`Content-Length` and `Transfer-Encoding` exclude each other.")
     if len(lengths) > 1 or not all(map(_digits, lengths)):
         raise _bad("`Content-Length` must be one decimal number.")
+    if encodings and (len(encodings) > 1 or encodings[0].lower() != "chunked"):
+        raise _bad("`Transfer-Encoding` must be `chunked` alone.")
     if encodings and http_version != "1.1":
         raise _bad("`Transfer-Encoding` needs HTTP/1.1.")
     if upgrade and (encodings or lengths[0].strip("0")):

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from heartwire._core.engine import Engine
 from heartwire.actions import Actions
@@ -249,7 +250,7 @@ class Server:
             self._registry, self._admission.authenticate, self._handlers.authorize, config.max_channels_per_client
         )
         api = HttpApi(self._registry, config.api_keys(), self._not_ready, config.path, self._hand_back)
-        self._http = web.AppRunner(api.app, handle_signals=False, access_log=None)
+        self._http = web.AppRunner(api.app, handle_signals=False, access_log=None, logger=_http_logger)
         await self._http.setup()
         self._listeners = Listeners(config, self._engine, dispatcher)
         try:
@@ -458,6 +459,18 @@ def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None
             raise ConfigError("loop", "uvloop is not installed: pip install uvloop") from None
         return None
     return uvloop.new_event_loop  # type: ignore[no-any-return]
+
+
+class _OwnFaults(logging.Filter):
+    """Drops what peers do wrong: aiohttp would log every request that it cannot read with a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_http_logger: Final = logging.getLogger("heartwire.http")
+_http_logger.addFilter(_OwnFaults())
 
 
 def _log_engine_error(error: BaseException) -> None:
