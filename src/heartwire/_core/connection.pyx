@@ -278,6 +278,9 @@ cdef class Connection(Endpoint):
     cdef int queue_shared(self, hw_shared *frame) noexcept:
         cdef int rc = hw_conn_shared(&self.c, frame, self.sink.settings.send_limit)
         if rc == HW_OK:
+            if self.dirty:
+                # The previous broadcast has not left: were more read now, healthy members would end as slow ones.
+                self.engine.overrun = True
             self.messages_out += 1
             self.engine.totals.messages_out += 1
             self.engine.mark_dirty(self)

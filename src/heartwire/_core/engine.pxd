@@ -55,6 +55,7 @@ cdef class Engine:
     cdef Refs dirty                     # endpoints with something to send
     cdef Refs ended                     # endpoints to settle
     cdef bint in_batch
+    cdef bint overrun                   # fan-out outpaces the sends: nothing is read until they caught up
     cdef bint flush_pending
     cdef object call_soon
     # shared buffers

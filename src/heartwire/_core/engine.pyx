@@ -19,6 +19,7 @@ from libc.string cimport memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from heartwire._core.csrc cimport (
+    HW_DUE_PING,
     hw_conn_next_due,
     hw_out_node,
     hw_wheel_add,
@@ -39,6 +40,7 @@ cdef extern from "pythread.h" nogil:
 
 cdef enum:
     TICK_MS = 10
+    PING_GRID_MS = 100
     WHEEL_SLOTS = 4096
     BUFFER_SIZE = 65536
     CORK_SIZE = 65536
@@ -171,6 +173,9 @@ cdef class Engine:
         if delay_ms > 1000000000:
             delay_ms = 1000000000  # 11 days: looked at again then; keeps 32-bit differences signed
         due = self.now_ms + delay_ms
+        if which == HW_DUE_PING and delay_ms > PING_GRID_MS * 50:
+            # Pings leave, and pongs come, in small bursts: one wake-up of the loop serves a hundred of them.
+            due += PING_GRID_MS - due % PING_GRID_MS
         if due == 0:
             due = 1
         endpoint.c.due[which] = due
@@ -217,6 +222,8 @@ cdef class Engine:
         cdef Endpoint endpoint
         cdef int64_t late_ms
         cdef uint64_t planned = self.armed_tick
+        cdef uint64_t start
+        cdef size_t done = 0
         self.timer_handle = None
         self.armed_tick = UINT64_MAX
         self.begin()
@@ -226,6 +233,7 @@ cdef class Engine:
                 self.totals.stalls += 1
                 self.totals.stalled_ms += <uint64_t>late_ms
         hw_wheel_advance(&self.wheel, self.now_us // 1000 // self.tick_ms)
+        start = self.now_us
         while True:
             entry = hw_wheel_pop(&self.wheel)
             if entry == NULL:
@@ -234,6 +242,11 @@ cdef class Engine:
             endpoint.expire()
             if endpoint.engine is not None and not hw_wheel_linked(entry):
                 self.rearm(endpoint)
+            done += 1
+            if done & 63 == 0:
+                self.update_clock()
+                if self.now_us - start > FLUSH_MOST_US:
+                    break  # the rest stays expired: arm_timer comes back for it at once
         self.end()
 
     # ---------------------------------------------------------------- batches
@@ -299,6 +312,8 @@ cdef class Engine:
             self.dirty.count -= done
             if self.dirty.count:
                 memmove(self.dirty.items, self.dirty.items + done, self.dirty.count * sizeof(PyObject *))
+        if self.dirty.count == 0:
+            self.overrun = False
 
     cdef void settle_ended(self) noexcept:
         cdef size_t i = 0

@@ -237,8 +237,11 @@ cdef class Reactor(Link):
         cdef Engine engine = self.engine
         if self.pid != getpid():
             return  # a forked child: this epoll instance is its parent's
-        n = epoll_wait(self.epfd, self.events, BATCH, 0)
         engine.begin()
+        if engine.overrun and engine.dirty.count:
+            engine.end()  # sends first; level-triggering brings the events again
+            return
+        n = epoll_wait(self.epfd, self.events, BATCH, 0)
         start = engine.now_us
         for i in range(n):
             slot = <uint32_t>self.events[i].data.u64
