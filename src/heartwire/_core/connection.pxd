@@ -1,5 +1,6 @@
 # One WebSocket connection. See connection.pyx.
 
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from heartwire._core.csrc cimport hw_shared
@@ -7,6 +8,7 @@ from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport Link, Sink
 
 
+@cython.no_gc
 cdef class Connection(Endpoint):
     cdef readonly Sink sink             # owned: shared by the server's connections
     cdef Link link                      # owned: the reactor, or a transport of its own

@@ -1,5 +1,6 @@
 # What the connections of one event loop share. See engine.pyx.
 
+cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -27,6 +28,7 @@ cdef struct Totals:
     uint64_t stalled_ms
 
 
+@cython.no_gc
 cdef class Endpoint:
     cdef hw_conn c
     cdef Engine engine          # owned; None once the connection is closed and let go

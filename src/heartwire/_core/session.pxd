@@ -1,8 +1,10 @@
 # The part of a Client that is hot. See session.pyx.
 
+cimport cython
 from heartwire._core.connection cimport Connection
 
 
+@cython.no_gc
 cdef class Session:
     cdef readonly Connection connection
     cdef public object id             # str
