@@ -46,6 +46,22 @@ int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, co
     return added(c, hw_out_frame(&c->out, cork, opcode, 1, rsv, payload, n));
 }
 
+int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
+                      size_t n, size_t limit, ssize_t *sent) {
+    *sent = 0;
+    if (c->fd < 0 || hw_state_has(&c->state, HW_FRAG_SENDING | HW_WRITE_BLOCKED))
+        return hw_conn_frame(c, cork, opcode, rsv, payload, n, limit);
+    if (!writable(c)) return HW_E_CLOSED;
+    if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
+    size_t size;
+    int blocked;
+    *sent = hw_out_send_frame(&c->out, cork, c->fd, opcode, rsv, payload, n, &size, &blocked);
+    c->queued += size;
+    if (*sent > 0) c->sent += (uint64_t)*sent;
+    if (blocked) hw_state_set(&c->state, HW_WRITE_BLOCKED);
+    return HW_OK;
+}
+
 int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) {
     if (!writable(c)) return HW_E_CLOSED;
     if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;

@@ -62,6 +62,11 @@ static inline size_t hw_conn_waiting(const hw_conn *c) {
 int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
                   size_t n, size_t limit);
 
+/* As hw_conn_frame for a large data message on a connection with a descriptor: sends at once, without copying
+ * the payload; *sent is what the kernel took, or -errno. */
+int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
+                      size_t n, size_t limit, ssize_t *sent);
+
 /* Queues a frame that other connections share. As hw_conn_frame. */
 int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit);
 

@@ -135,6 +135,19 @@ const uint8_t *hw_out_front(const hw_outqueue *q, size_t *n) {
     return bytes_of(q->head) + q->head->start;
 }
 
+/* Fills piece with unsent nodes. Returns how many were used; *total is their bytes. */
+static size_t gather(const hw_outqueue *q, struct iovec *piece, size_t most, size_t *total) {
+    size_t used = 0;
+    *total = 0;
+    for (const hw_out_node *node = q->head; node && used < most && *total < SEND_MOST; node = node->next) {
+        piece[used].iov_base = (void *)(bytes_of(node) + node->start);
+        piece[used].iov_len = node->end - node->start;
+        *total += node->end - node->start;
+        used++;
+    }
+    return used;
+}
+
 static ssize_t send_once(const hw_outqueue *q, int fd, size_t *offered) {
     const hw_out_node *node = q->head;
     if (!node->next) {
@@ -143,16 +156,57 @@ static ssize_t send_once(const hw_outqueue *q, int fd, size_t *offered) {
     }
     struct iovec piece[SEND_VECTORS];
     struct msghdr message = {.msg_iov = piece};
-    size_t total = 0;
-    while (node && message.msg_iovlen < SEND_VECTORS && total < SEND_MOST) {
-        piece[message.msg_iovlen].iov_base = (void *)(bytes_of(node) + node->start);
-        piece[message.msg_iovlen].iov_len = node->end - node->start;
-        total += node->end - node->start;
-        message.msg_iovlen++;
-        node = node->next;
-    }
-    *offered = total;
+    message.msg_iovlen = gather(q, piece, SEND_VECTORS, offered);
     return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Appends the frame whose first `sent` bytes have left already. The node is as long as the frame, so that
+ * hw_out_truncate finds its end; of what has left only the header is filled in. */
+static int append_rest(hw_outqueue *q, const uint8_t *header, size_t size, const uint8_t *payload, size_t n,
+                       size_t sent) {
+    hw_out_node *node = new_node(size + n);
+    if (!node) return -1;
+    memcpy(node->data, header, size);
+    size_t skip = sent > size ? sent - size : 0;
+    memcpy(node->data + size + skip, payload + skip, n - skip);
+    node->start = sent;
+    node->end = size + n;
+    link_tail(q, node);
+    return 0;
+}
+
+ssize_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
+                          const uint8_t *payload, size_t n, size_t *added, int *blocked) {
+    uint8_t header[10];
+    size_t size = hw_frame_build(header, opcode, 1, rsv, n);
+    struct iovec piece[SEND_VECTORS];
+    struct msghdr message = {.msg_iov = piece};
+    size_t before;
+    size_t used = gather(q, piece, SEND_VECTORS - 2, &before);
+    *added = size + n;
+    *blocked = 0;
+    ssize_t took = 0;
+    int whole = 1; /* the queue, all of it, stands before the frame */
+    const hw_out_node *last = q->head;
+    for (size_t i = 1; i < used; i++) last = last->next;
+    if (last && last->next) whole = 0;
+    if (whole) {
+        piece[used] = (struct iovec){header, size};
+        piece[used + 1] = (struct iovec){(void *)payload, n};
+        message.msg_iovlen = used + 2;
+        do took = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        while (took < 0 && errno == EINTR);
+        if (took < 0) {
+            if (errno != EAGAIN && errno != EWOULDBLOCK) return -errno;
+            took = 0;
+        }
+        *blocked = (size_t)took < before + size + n;
+    }
+    size_t of_queue = (size_t)took < before ? (size_t)took : before;
+    hw_out_consume(q, cork, of_queue);
+    size_t of_frame = (size_t)took - of_queue;
+    if (of_frame < size + n && append_rest(q, header, size, payload, n, of_frame) < 0) return -ENOMEM;
+    return took;
 }
 
 ssize_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked) {

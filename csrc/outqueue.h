@@ -40,6 +40,13 @@ void hw_shared_drop(hw_shared *s);
 ssize_t hw_out_frame(hw_outqueue *q, hw_out_node *cork, uint8_t opcode, int fin, uint8_t rsv,
                      const uint8_t *payload, size_t n);
 
+/* Sends what is queued and one more frame behind it in one system call, without copying its payload; what
+ * the kernel does not take of the frame is copied to the queue. For payloads so large that the copy costs
+ * more than the call. *added is the size of the frame. Returns as hw_out_send; -ENOMEM if the rest of
+ * the frame could not be kept (part of it may have left: the connection is unusable). */
+ssize_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
+                          const uint8_t *payload, size_t n, size_t *added, int *blocked);
+
 /* Appends bytes that are not frames (an HTTP answer). As hw_out_frame. */
 ssize_t hw_out_bytes(hw_outqueue *q, hw_out_node *cork, const uint8_t *p, size_t n);
 

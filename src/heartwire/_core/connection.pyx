@@ -37,6 +37,7 @@ cdef enum:
     LINGER_MS = 1000
     LINGER_BYTES = 65536
     SLOW_MS = 1000
+    LARGE = 32768         # bytes of a payload that is not copied: from here the copy costs more than a send
     PONG_ID = 4           # payload bytes of our pings
 
 cdef frozenset GONE = frozenset((_errno.EPIPE, _errno.ECONNRESET, _errno.ENOTCONN, _errno.ESHUTDOWN))
@@ -265,8 +266,17 @@ cdef class Connection(Endpoint):
     cdef int queue(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept:
         """Queues one frame and sees to its being sent. Returns a HW_ code."""
         cdef int rc
+        cdef ssize_t sent = 0
         cdef hw_out_node *cork = self.cork()
-        rc = hw_conn_frame(&self.c, cork, opcode, 0, p, n, self.sink.settings.send_limit)
+        if n < LARGE:
+            rc = hw_conn_frame(&self.c, cork, opcode, 0, p, n, self.sink.settings.send_limit)
+        else:
+            rc = hw_conn_frame_now(&self.c, cork, opcode, 0, p, n, self.sink.settings.send_limit, &sent)
+            if rc == HW_OK:
+                if sent < 0:
+                    self.lost(<int>-sent)
+                    return HW_E_CLOSED
+                self.progress(sent)
         if rc == HW_OK:
             if cork == NULL:
                 self.engine.mark_dirty(self)

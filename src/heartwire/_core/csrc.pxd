@@ -211,6 +211,8 @@ cdef extern from "conn.h" nogil:
     size_t hw_conn_waiting(const hw_conn *c) noexcept
     int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
                       size_t n, size_t limit) noexcept
+    int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
+                          size_t n, size_t limit, ssize_t *sent) noexcept
     int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) noexcept
     int hw_conn_fragment(hw_conn *c, hw_out_node *cork, uint8_t opcode, int fin, const uint8_t *payload,
                          size_t n, size_t limit) noexcept
