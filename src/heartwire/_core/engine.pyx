@@ -240,8 +240,8 @@ cdef class Engine:
                 break
             endpoint = owner_of(entry)
             endpoint.expire()
-            if endpoint.engine is not None and not hw_wheel_linked(entry):
-                self.rearm(endpoint)
+            if endpoint.engine is not None:
+                self.rearm(endpoint)  # also if expire() set one: an earlier one may be waiting
             done += 1
             if done & 63 == 0:
                 self.update_clock()
