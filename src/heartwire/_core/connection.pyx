@@ -164,6 +164,7 @@ cdef class Connection(Endpoint):
         cdef size_t used
         cdef hw_event ev
         cdef hw_event_kind kind
+        cdef hw_limits *limits
         cdef int phase
         cdef int answer
         self.pumping = True
@@ -172,7 +173,8 @@ cdef class Connection(Endpoint):
             if phase == HW_CLOSED or self.ending >= ENDING_LINGER:
                 at = n
                 break
-            kind = hw_parser_next(&self.c.parser, &self.sink.settings.limits, p + at, n - at, &used, &ev)
+            limits = &self.sink.settings.gated_limits if self.special & 1 else &self.sink.settings.limits
+            kind = hw_parser_next(&self.c.parser, limits, p + at, n - at, &used, &ev)
             at += used
             if kind == HW_EV_NONE:
                 break

@@ -61,9 +61,8 @@ cdef class JsonReader(Sink):
         except Exception as error:
             self.on_handler_failure(owner, error)
             return 0
-        if conn.errors_in_a_row:
-            conn.errors_in_a_row = 0
         if result is None:
+            conn.errors_in_a_row = 0
             return 0
         return HOLD if self.on_result(owner, result) else 0
 
@@ -71,14 +70,14 @@ cdef class JsonReader(Sink):
         cdef Connection conn = <Connection>endpoint
         cdef int found
         try:
-            if conn.special:
-                return HOLD if self.on_special(conn.owner, PyBytes_FromStringAndSize(<char *>p, n), True) else 0
-            if self.text_handler is not None:
+            if self.text_handler is not None and not conn.special:
                 return self.deliver(conn, self.text_handler, PyUnicode_DecodeUTF8(<char *>p, n, NULL))
             found = hw_jsonscan(p, n, self.max_depth)
-            if found == HW_JSON_DEEP:
+            if found == HW_JSON_DEEP and (self.text_handler is None or conn.special & 1):
                 self.on_bad_json(conn.owner, f"nested deeper than {self.max_depth}")
                 return 0
+            if conn.special:
+                return HOLD if self.on_special(conn.owner, PyBytes_FromStringAndSize(<char *>p, n), True) else 0
             if found == HW_JSON_ACTION:
                 return self.read_envelope(conn, p, n)
             try:

@@ -13,6 +13,7 @@ cdef enum:
 # What every connection of a server has in common, as the core needs it.
 cdef struct Settings:
     hw_limits limits
+    hw_limits gated_limits      # of connections that are not authenticated yet
     size_t send_limit
     size_t head_limit
     uint32_t ping_interval_ms

@@ -111,11 +111,16 @@ cdef class Sink:
 
     def configure(self, *, max_message_size=1 << 20, max_fragments=16384, send_buffer_limit=1 << 20, head_limit=16384,
                   ping_interval=30.0, ping_timeout=60.0, ping_always=False, close_timeout=5.0,
-                  handshake_timeout=10.0, message_timeout=60.0, rsv1=False):
-        """Sets the limits (bytes) and times (seconds; 0 turns a heartbeat off) of all its connections."""
+                  handshake_timeout=10.0, message_timeout=60.0, rsv1=False, gated_message_size=16384):
+        """Sets the limits (bytes) and times (seconds; 0 turns a heartbeat off) of all its connections.
+
+        `gated_message_size` bounds the messages of connections whose `special` has bit 1 (not authenticated yet).
+        """
         self.settings.limits.max_message = max_message_size
         self.settings.limits.max_fragments = max_fragments
         self.settings.limits.rsv1 = rsv1
+        self.settings.gated_limits = self.settings.limits
+        self.settings.gated_limits.max_message = min(max_message_size, gated_message_size)
         self.settings.send_limit = send_buffer_limit
         self.settings.head_limit = head_limit
         self.settings.ping_interval_ms = milliseconds(ping_interval)
