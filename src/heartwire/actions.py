@@ -6,6 +6,7 @@ refuses, it raises as ActionError; the dispatcher sends it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Actions", "Answer"]
 
 Answer = tuple[str, Any] | None
-Authenticate = Callable[["Client", str], Answer]
+Authenticate = Callable[["Client", str], Answer | Awaitable[Answer]]
 Authorize = Callable[["Client", str, str], bool | Awaitable[bool]]
 
 METADATA_LIMIT: Final = 1024
@@ -63,7 +64,7 @@ class Actions:
     def ping(self, client: Client, envelope: Envelope) -> Answer:
         return "pong", msgspec.UNSET
 
-    def authenticate(self, client: Client, envelope: Envelope) -> Answer:
+    def authenticate(self, client: Client, envelope: Envelope) -> Answer | Awaitable[Answer]:
         if not isinstance(envelope.token, str):
             raise bad_field("token", envelope.token, "a string", '{"action": "authenticate", "token": "eyJ…"}')
         return self._authenticate(client, envelope.token)
@@ -116,7 +117,7 @@ class Actions:
         elif client.credentials is None and self._authorize is None:
             raise ActionError("forbidden", "anonymous clients cannot publish: authenticate first")
         if self._authorize is not None:
-            allowed = self._authorize(client, "publish", name)
+            allowed = self._ask(client, "publish", name)
             if not isinstance(allowed, bool):
                 # `data` is a view that ends with this call: the copy lives as long as the decision takes.
                 return self._publish_when(client, name, event, msgspec.Raw(bytes(data)), envelope.id, allowed)
@@ -151,10 +152,15 @@ class Actions:
     def _may(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:
         """Private and presence channels: the claim, or the application's word; refused without either."""
         if self._authorize is not None:
-            return self._authorize(client, verb, name)
+            return self._ask(client, verb, name)
         if kind_of(name) == "public":
             return True
         return client.credentials is not None and client.credentials.allows_channel(name)
+
+    def _ask(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:
+        assert self._authorize is not None
+        allowed = self._authorize(client, verb, name)
+        return allowed if inspect.isawaitable(allowed) else bool(allowed)
 
     # -------------------------------------------------------------- from clients and the application
 
@@ -184,6 +190,27 @@ class Actions:
         self._registry.leave(client, channel)
         self.left(client, channel, raw)
         return True
+
+    def revise(self, client: Client) -> Awaitable[None] | None:
+        """Ends the memberships that a client's new token, or the application, does not allow any more."""
+        undecided: list[tuple[str, Awaitable[bool]]] = []
+        for channel in client.memberships or ():
+            allowed = self._may(client, "join", channel.name)
+            if not isinstance(allowed, bool):
+                undecided.append((channel.name, allowed))
+            elif not allowed:
+                self._take_away(client, channel.name)
+        return self._revise_when(client, undecided) if undecided else None
+
+    async def _revise_when(self, client: Client, undecided: list[tuple[str, Awaitable[bool]]]) -> None:
+        for name, allowed in undecided:
+            if not await allowed:
+                self._take_away(client, name)
+
+    def _take_away(self, client: Client, name: str) -> None:
+        if self.leave(client, name):
+            left = {"channel": name, "reason": "the new token does not allow it"}
+            client.send_text_bytes(encode_event("left_channel", left))
 
     def left(self, client: Client, channel: Channel, metadata: msgspec.Raw | None = None) -> None:
         """Tells the members of a presence channel that a user is gone."""

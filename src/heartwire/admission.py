@@ -6,6 +6,8 @@ protocol.md 2, and their outcome is told to the connection.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
 import time
@@ -20,7 +22,7 @@ import msgspec
 from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
 from heartwire._version import __version__
-from heartwire.actions import expires_text
+from heartwire.actions import Answer, expires_text
 from heartwire.auth import Credentials, TokenVerifier
 from heartwire.client import GATED, Client
 from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
@@ -39,6 +41,7 @@ REJECT_CODES: Final = {401: (4401, "auth_failed"), 403: (4403, "forbidden"), 429
 USER_AGENTS_KEPT: Final = 1024
 ORIGINS_KEPT: Final = 1024
 ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+EXPIRY_WARNING_S: Final = 60  # a client that renews by a round trip to its backend has time for retries
 
 logger = logging.getLogger("heartwire")
 
@@ -65,6 +68,8 @@ class Admission:
         self._dispatcher = dispatcher
         self._pass_to_http = pass_to_http
         self._limit = config.connection_limit()
+        # A token that the leeway lets in must not end at once for the same difference of clocks.
+        self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._user_agents: dict[str, str] = {}
         self._welcome_tail = (
             f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},"server":"heartwire/{__version__}"'
@@ -74,6 +79,7 @@ class Admission:
         self._date_of = 0
         self._switching_head = b""
         self._needs_request = config.keep_request or dispatcher.handlers.on_connect is not None
+        self._deciding: dict[Connection, asyncio.Task[None]] = {}
         self.open = 0
         """Sockets of clients, those that are closing included."""
         self.draining = False
@@ -98,13 +104,15 @@ class Admission:
             if custom is not None:
                 identity = custom(request)
                 if inspect.isawaitable(identity):
-                    self._decide_later(conn, request, identity)
+                    self._decide_later(conn, request, identity, head)
                     return
                 self._accept(conn, request, _credentials(identity))
             else:
                 self._accept(conn, request, self._verify(token))
         except Refusal as refusal:
             self._refuse(conn, refusal, head)
+        except TokenError as error:  # of the application's authenticator
+            self._refuse(conn, handshake.token_refused(error), head)
         except Exception:
             logger.exception("the handshake failed")
             self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
@@ -184,19 +192,26 @@ class Admission:
         except TokenError as error:
             raise handshake.token_refused(error) from None
 
-    def _decide_later(self, conn: Connection, request: Request, identity: Awaitable[Any]) -> None:
+    def _decide_later(self, conn: Connection, request: Request, identity: Awaitable[Any], head: bytes) -> None:
         async def decide() -> None:
             try:
                 self._accept(conn, request, _credentials(await identity))
             except Refusal as refusal:
-                self._refuse(conn, refusal, None)
+                self._refuse(conn, refusal, head)
+            except TokenError as error:
+                self._refuse(conn, handshake.token_refused(error), head)
             except Exception:
                 logger.exception("authenticate failed")
-                self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), None)
+                self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
+
+        def decided(task: asyncio.Task[None]) -> None:
+            self._dispatcher.tasks.discard(task)
+            self._deciding.pop(conn, None)
 
         task = self._dispatcher.loop.create_task(decide())
         self._dispatcher.tasks.add(task)
-        task.add_done_callback(self._dispatcher.tasks.discard)
+        self._deciding[conn] = task
+        task.add_done_callback(decided)
 
     def _refuse(self, conn: Connection, refusal: Refusal, head: bytes | None) -> None:
         self._dispatcher.metrics.refusals[f"{refusal.status} {refusal.code}"] += 1
@@ -306,12 +321,14 @@ class Admission:
 
     def connection_closed(self, conn: Connection) -> None:
         """A connection's socket is closed."""
-        if conn.opened_at:
+        if conn.owner is not None:  # one that was refused by closing has none, and was not counted
             self.open -= 1
+        elif (deciding := self._deciding.get(conn)) is not None:
+            deciding.cancel()
 
     # -------------------------------------------------------------- tokens after the handshake
 
-    def authenticate(self, client: Client, token: str) -> tuple[str, Any]:
+    def authenticate(self, client: Client, token: str) -> Answer | Awaitable[Answer]:
         """The action `authenticate`: the first token of a client, or a new one for the same user.
 
         Raises:
@@ -333,40 +350,70 @@ class Admission:
         conn.special &= ~GATED
         conn.set_due("opening", None)
         self._watch_expiry(client)
-        for channel in list(client.memberships or ()):
-            if channel.kind != "public" and not credentials.allows_channel(channel.name):
-                self._dispatcher.actions.leave(client, channel.name)
-                left = {"channel": channel.name, "reason": "the new token does not allow it"}
-                client.send_text_bytes(encode_event("left_channel", left))
-        return "authenticated", {
+        answer = "authenticated", {
             "user_id": credentials.user_id,
             "username": credentials.username,
             "expires_at": expires_text(credentials.expires_at),
         }
+        revising = self._dispatcher.actions.revise(client)
+        return answer if revising is None else _after(revising, answer)
 
     def _watch_expiry(self, client: Client) -> None:
+        """Sets the deadline for the warning: a minute before the token ends, or in half of what is left."""
         expires_at = None if client.credentials is None else client.credentials.expires_at
         if expires_at is None:
             client.connection.set_due("token", None)
         else:
-            left = expires_at + self._config.token_grace - time.time()
-            client.connection.set_due("token", max(left, 0.001))
+            left = expires_at - time.time()
+            client.connection.set_due("token", max(left - EXPIRY_WARNING_S, left / 2, 0.001))
+
+    def _token_due(self, client: Client, expires_at: float) -> None:
+        """The wall clock decides, whatever it was set to meanwhile: warn, wait on, or close."""
+        left = expires_at - time.time()
+        if left > EXPIRY_WARNING_S + 1:
+            self._watch_expiry(client)
+        elif left + self._grace_s > 0:
+            client.connection.set_due("token", left + self._grace_s + 0.001)  # rounded up, not down
+            if left > 0.001 and self._dispatcher.speaks_json:
+                warning = {"expires_at": expires_text(expires_at)}
+                client.send_text_bytes(encode_event("token_expiring", warning))
+        else:
+            client.connection.close(4410, "token expired", "token_expired")
 
     def on_expired(self, conn: Connection, which: str) -> None:
         """A deadline of this module passed."""
         client: Client | None = conn.owner
         if which == "opening":
             if client is None:
-                conn.refuse(handshake.refusal_bytes(request_timeout()))
+                self._opening_timed_out(conn)
             else:
                 conn.close(4401, "authentication timeout", "auth_timeout")
         elif which == "token" and client is not None and client.credentials is not None:
             expires_at = client.credentials.expires_at
-            # The wall clock may have been set meanwhile: look again.
-            if expires_at is not None and expires_at + self._config.token_grace > time.time() + 0.001:
-                self._watch_expiry(client)
-            else:
-                conn.close(4410, "token expired", "token_expired")
+            if expires_at is not None:
+                with contextlib.suppress(ConnectionClosed):
+                    self._token_due(client, expires_at)
+
+    def _opening_timed_out(self, conn: Connection) -> None:
+        """The head did not come in time, or our own decision about it."""
+        deciding = self._deciding.get(conn)
+        if deciding is None:
+            refusal = request_timeout()
+        else:
+            deciding.cancel()
+            refusal = _undecided()
+        self._dispatcher.metrics.refusals[f"{refusal.status} {refusal.code}"] += 1
+        conn.refuse(handshake.refusal_bytes(refusal))
+
+
+async def _after(revising: Awaitable[None], answer: Answer) -> Answer:
+    await revising
+    return answer
+
+
+def _undecided() -> Refusal:
+    """The answer when `@server.authenticate` does not come to an end in time."""
+    return Refusal(503, "timeout", "the server could not judge the request in time", (("Retry-After", "1"),))
 
 
 def _credentials(identity: Any) -> Credentials | None:

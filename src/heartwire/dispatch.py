@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 ERRORS_IN_A_ROW: Final = 10
-GATED_MESSAGE_LIMIT: Final = 16384
 Then = Callable[["Client", Any], None]
 
 logger = logging.getLogger("heartwire")
@@ -75,7 +74,9 @@ class Dispatcher(JsonReader):
 
     def on_left(self, conn: Connection) -> None:
         """The connection can no longer be sent to: its client leaves every map at once."""
-        client: Client = conn.owner
+        client: Client | None = conn.owner
+        if client is None:
+            return  # refused by closing: it never was one
         for channel in self.registry.remove(client):
             self.actions.left(client, channel)
         if client.reader is not None and not client.reader[0].done():
@@ -122,7 +123,8 @@ class Dispatcher(JsonReader):
             logger.error("on_disconnect failed for client %s", client.id, exc_info=task.exception())
 
     def on_ping_stopped(self, conn: Connection, reason: Reason, error: OSError | None) -> None:
-        self.heartbeat.stopped(conn.owner.id, reason, error)
+        if conn.owner is not None:
+            self.heartbeat.stopped(conn.owner.id, reason, error)
 
     def on_expired(self, conn: Connection, which: str) -> None:
         if which == "read":
@@ -193,9 +195,6 @@ class Dispatcher(JsonReader):
         return self._read_by_hand(client, data, is_text)
 
     def _gated(self, client: Client, data: bytes, is_text: bool) -> None:
-        if len(data) > GATED_MESSAGE_LIMIT:
-            client.connection.close(1009, "message too big before authentication", "too_big")
-            return
         envelope = self._envelope(client, data) if is_text else None
         if is_text and envelope is None:
             return
