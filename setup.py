@@ -29,6 +29,7 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "reactor": CONN,
     "session": [],
     "fanout": CONN,
+    "listing": [],
     "head": ["head"],
 }
 LINUX_ONLY = {"reactor"}

@@ -204,6 +204,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _DRAIN, "After this what is left is aborted.",
         "Delay, window and close handshakes fit in; orchestrators should wait longer than that.",
         unit="s", low=0, high=_DAY)] = 60.0
+    http_port: Annotated[int | None, Option(
+        _HTTP, "Serve API and metrics on this TCP port instead; 0 lets the kernel choose. "
+        "`/health` and `/ready` are on both.",
+        "One port is enough until the API should be reachable from fewer places than the clients.",
+        low=0, high=65535)] = None
+    metrics_public: Annotated[bool, Option(
+        _HTTP, "Answer `/metrics` without an API key.",
+        "Figures tell strangers how busy a server is. On where only Prometheus reaches the port.")] = False
     api_key: Annotated[tuple[str, ...], Option(
         _HTTP, "Key of the HTTP API as `[name:scopes:]key`, bare for all scopes.",
         "Without a key the API is closed.", pattern=_API_KEY, secret=True)] = ()

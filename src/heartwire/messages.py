@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "Message",
     "encode_event",
+    "is_own_id",
     "next_id",
     "timestamp",
 ]
@@ -75,11 +76,17 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 _NODE: Final = secrets.token_hex(5)  # unique across nodes and restarts; the counter makes the rest
 _counter = itertools.count(1)
+_COUNTER: Final = re.compile(r"[1-9a-f][0-9a-f]{0,15}\Z")
 
 
 def next_id() -> str:
     """An id that no other event or client has, on any node, before or after a restart."""
     return f"{_NODE}{next(_counter):x}"
+
+
+def is_own_id(text: str) -> bool:
+    """Does the text look like an id this process gave?"""
+    return text.startswith(_NODE) and _COUNTER.match(text, len(_NODE)) is not None
 
 
 _now_ms = 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from heartwire._core.fanout import Frame, fan_out
+from heartwire._core.listing import page_after
 
 if TYPE_CHECKING:
     from heartwire.client import Client
@@ -54,6 +55,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.clients: dict[str, Client] = {}
+        """By id, in the order of their ids, which grow: `page` relies on it."""
         self.channels: dict[str, Channel] = {}
         # A user's one client, or the dict of their clients: nearly everybody has one, and a dict costs 232 bytes.
         self.members_by_user: dict[str, Client | dict[Client, None]] = {}
@@ -101,6 +103,13 @@ class Registry:
         if there is None:
             return {}
         return there if isinstance(there, dict) else {there: None}
+
+    def page(self, after: str | None, limit: int) -> tuple[list[Client], bool]:
+        """At most `limit` clients with later ids than `after`, in their order, and whether more follow.
+
+        As quick at the end of a long list as at its beginning; `after` may have left meanwhile.
+        """
+        return page_after(self.clients, after, limit)
 
     def everybody(self) -> dict[Client, Any]:
         """Every client, as a mapping that `fan_out` takes: made anew, since `clients` is keyed by id."""

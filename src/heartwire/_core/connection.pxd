@@ -37,6 +37,7 @@ cdef class Connection(Endpoint):
     cdef uint8_t peer_address[16]
     # figures
     cdef uint32_t linger_left
+    cdef uint32_t accounted             # its share of engine.totals.queued_bytes
     cdef uint64_t bytes_in
     cdef uint32_t messages_in
     cdef uint32_t messages_out
@@ -51,6 +52,7 @@ cdef class Connection(Endpoint):
     cdef void receive_eof(self) noexcept
     cdef void lost(self, int error) noexcept
     cdef void flush(self) noexcept
+    cdef void account(self, size_t waiting) noexcept
     cdef void expire(self) noexcept
     cdef void settle(self) noexcept
     cdef int queue(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept

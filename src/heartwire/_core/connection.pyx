@@ -206,6 +206,7 @@ cdef class Connection(Endpoint):
                     self.rtt_us = max(<uint32_t>self.engine.now_us - self.ping_us, 1)
                     self.ping_us = 0
                     self.engine.totals.pongs += 1
+                    self.engine.note_rtt(self.rtt_us)
                 continue
             self.messages_in += 1
             self.engine.totals.messages_in += 1
@@ -295,6 +296,7 @@ cdef class Connection(Endpoint):
                 self.engine.overrun = True
             self.messages_out += 1
             self.engine.totals.messages_out += 1
+            self.account(hw_conn_waiting(&self.c))  # the sends of a large fan-out take several turns of the loop
             self.engine.mark_dirty(self)
         return rc
 
@@ -383,6 +385,7 @@ cdef class Connection(Endpoint):
                 self.lost(<int>-n)
                 return
             self.progress(n)
+        self.account(hw_conn_waiting(&self.c))
         if not hw_out_empty(&self.c.out):
             return
         if self.drain_waiters is not None:
@@ -393,6 +396,13 @@ cdef class Connection(Endpoint):
                 self.link.shutdown(self)
             elif hw_state_has(&self.c.state, HW_CLOSE_RCVD):
                 self.finish()
+
+    cdef void account(self, size_t waiting) noexcept:
+        """Keeps the engine's sum of queued bytes."""
+        cdef uint32_t now = <uint32_t>min(waiting, <size_t>UINT32_MAX)
+        if now != self.accounted:
+            self.engine.totals.queued_bytes += <uint64_t>now - self.accounted
+            self.accounted = now
 
     def add_drain_waiter(self, future):
         """Resolves a future once nothing is queued, or fails it with ConnectionClosed at the end (I9)."""
@@ -429,6 +439,7 @@ cdef class Connection(Endpoint):
     cdef void slow(self) noexcept:
         """The peer does not read: what waits is dropped, CLOSE 4503 goes out if it can."""
         if hw_state_phase(&self.c.state) == HW_OPEN:
+            self.engine.totals.slow_consumers += 1
             hw_conn_drop_queue(&self.c, self.cork())
             self.c.ping_end = 0
             self.end(4503, "", "slow_consumer", SLOW_MS)
@@ -676,6 +687,7 @@ cdef class Connection(Endpoint):
         if engine is None or phase != HW_CLOSED:
             return
         hw_wheel_remove(&engine.wheel, &self.c.timer)
+        self.account(0)
         if self.drain_waiters is not None:
             self.wake_drained(ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone"))
         try:

@@ -26,6 +26,18 @@ cdef struct Totals:
     uint64_t pongs
     uint64_t stalls
     uint64_t stalled_ms
+    uint64_t slow_consumers
+    uint64_t queued_bytes       # not a total: what waits to be sent at this moment, on all connections
+
+
+cdef enum:
+    HISTOGRAM_BOUNDS = 13
+
+
+# How often a value was at most a bound, by bound (not cumulated); the last count is of what is above all.
+cdef struct Histogram:
+    uint64_t counts[HISTOGRAM_BOUNDS + 1]
+    uint64_t sum
 
 
 @cython.no_gc
@@ -50,6 +62,7 @@ cdef class Engine:
     cdef uint64_t now_us
     cdef uint64_t epoch_us
     cdef uint64_t armed_tick            # the tick at which the loop will call us; UINT64_MAX: none
+    cdef uint64_t armed_us              # when that is, on the clock of now_us
     cdef object clock                   # () -> seconds, or None for CLOCK_MONOTONIC
     cdef object call_later              # (seconds, callback) -> handle with cancel()
     cdef object timer_handle
@@ -74,6 +87,9 @@ cdef class Engine:
     cdef uint64_t random
     cdef bint stopped
     cdef Totals totals
+    cdef Histogram rtt                  # microseconds between a ping and its pong
+    cdef Histogram lag                  # microseconds by which the loop called us late
+    cdef Histogram fanout               # recipients of a fan-out
 
     cdef bint foreign(self) noexcept
     cdef void update_clock(self) noexcept
@@ -89,4 +105,6 @@ cdef class Engine:
     cdef void settle_ended(self) noexcept
     cdef void request_flush(self) noexcept
     cdef uint64_t ticks_until(self, uint32_t due) noexcept
+    cdef void note_rtt(self, uint64_t us) noexcept
+    cdef void note_fanout(self, uint64_t recipients) noexcept
     cpdef void on_error(self, error) noexcept

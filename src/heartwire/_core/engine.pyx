@@ -49,6 +49,29 @@ cdef enum:
     FLUSH_MOST_US = 2000
 
 
+cdef uint64_t[HISTOGRAM_BOUNDS] TIME_BOUNDS_US = [
+    1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000]
+cdef uint64_t[HISTOGRAM_BOUNDS] COUNT_BOUNDS = [
+    1, 2, 5, 10, 25, 50, 100, 250, 1000, 2500, 10000, 25000, 100000]
+
+
+cdef void observe(Histogram *histogram, const uint64_t *bounds, uint64_t value) noexcept:
+    cdef int i = 0
+    while i < HISTOGRAM_BOUNDS and value > bounds[i]:
+        i += 1
+    histogram.counts[i] += 1
+    histogram.sum += value
+
+
+cdef tuple exported(Histogram *histogram, const uint64_t *bounds):
+    cdef int i
+    return (
+        tuple([bounds[i] for i in range(HISTOGRAM_BOUNDS)]),
+        tuple([histogram.counts[i] for i in range(HISTOGRAM_BOUNDS + 1)]),
+        histogram.sum,
+    )
+
+
 cdef void refs_push(Refs *refs, object item) noexcept:
     cdef size_t capacity
     cdef PyObject **grown
@@ -213,6 +236,7 @@ cdef class Engine:
         try:
             self.timer_handle = self.call_later(max(delay_us, 0) / 1e6, self.on_timer)
             self.armed_tick = next_tick
+            self.armed_us = self.now_us + <uint64_t>max(delay_us, 0)
         except RuntimeError:
             pass  # the loop is closed: nobody is left to be pinged
 
@@ -220,7 +244,7 @@ cdef class Engine:
         """Runs what is due. Called by the loop, and by tests that move the clock."""
         cdef hw_wheel_entry *entry
         cdef Endpoint endpoint
-        cdef int64_t late_ms
+        cdef int64_t late_us
         cdef uint64_t planned = self.armed_tick
         cdef uint64_t start
         cdef size_t done = 0
@@ -228,10 +252,11 @@ cdef class Engine:
         self.armed_tick = UINT64_MAX
         self.begin()
         if planned != UINT64_MAX:
-            late_ms = <int64_t>self.now_us // 1000 - <int64_t>(planned * self.tick_ms)
-            if late_ms > STALL_MS:
+            late_us = max(<int64_t>(self.now_us - self.armed_us), 0)
+            observe(&self.lag, TIME_BOUNDS_US, <uint64_t>late_us)
+            if late_us > STALL_MS * 1000:
                 self.totals.stalls += 1
-                self.totals.stalled_ms += <uint64_t>late_ms
+                self.totals.stalled_ms += <uint64_t>late_us // 1000
         hw_wheel_advance(&self.wheel, self.now_us // 1000 // self.tick_ms)
         start = self.now_us
         while True:
@@ -404,6 +429,26 @@ cdef class Engine:
         """Connections that wait for their turn to send."""
         return self.dirty.count
 
+    cdef void note_rtt(self, uint64_t us) noexcept:
+        observe(&self.rtt, TIME_BOUNDS_US, us)
+
+    cdef void note_fanout(self, uint64_t recipients) noexcept:
+        observe(&self.fanout, COUNT_BOUNDS, recipients)
+
     def statistics(self):
-        """A snapshot of the totals since the start, by name."""
+        """A snapshot of the totals since the start, by name; `queued_bytes` is what waits to be sent now."""
         return self.totals
+
+    def histograms(self):
+        """Distributions since the start, by name: `rtt_us` of pings, `lag_us` of the loop (by how much it was
+        late to call for a deadline), `fanout_recipients`.
+
+        Returns:
+            For each (bounds, counts, sum): counts[i] values were at most bounds[i], above the bound before;
+            the last count, one more than there are bounds, is of those above them all.
+        """
+        return {
+            "rtt_us": exported(&self.rtt, TIME_BOUNDS_US),
+            "lag_us": exported(&self.lag, TIME_BOUNDS_US),
+            "fanout_recipients": exported(&self.fanout, COUNT_BOUNDS),
+        }

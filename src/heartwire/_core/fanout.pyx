@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from heartwire._core.connection cimport Connection
 from heartwire._core.csrc cimport HW_E_SLOW, HW_OK, HW_OP_BINARY, HW_OP_TEXT, hw_shared, hw_shared_drop, hw_shared_new
+from heartwire._core.engine cimport Engine
 from heartwire._core.session cimport Session
 
 
@@ -52,6 +53,7 @@ def fan_out(Frame frame not None, dict members not None, Session skip=None):
     cdef int rc
     cdef size_t count = 0
     cdef list slow = None
+    cdef Engine engine = None
     while PyDict_Next(members, &position, &key, NULL):
         member = <Session>key
         if member is skip:
@@ -62,10 +64,13 @@ def fan_out(Frame frame not None, dict members not None, Session skip=None):
         rc = conn.queue_shared(frame.shared)
         if rc == HW_OK:
             count += 1
+            engine = conn.engine
         elif rc == HW_E_SLOW:  # closing changes `members`: after the walk
             if slow is None:
                 slow = []
             slow.append(conn)
+    if engine is not None:
+        engine.note_fanout(count)
     if slow is not None:
         for conn in slow:
             conn.slow()
