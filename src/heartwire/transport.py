@@ -30,6 +30,7 @@ class TransportLink(Link, asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
         self._blocked = False
+        self._abort: asyncio.TimerHandle | None = None
 
     # -------------------------------------------------------------- asyncio's side
 
@@ -63,6 +64,8 @@ class TransportLink(Link, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         connection, self._connection = self._connection, None
         self._links.discard(self)
+        if self._abort is not None:
+            self._abort.cancel()  # a transport that has ended cannot be aborted any more
         if connection is not None:
             connection.feed_loss(exc.errno or 0 if isinstance(exc, OSError) else 0)
         self._transport = None
@@ -112,7 +115,7 @@ class TransportLink(Link, asyncio.BufferedProtocol):
             return
         if transport.get_write_buffer_size():
             transport.close()  # what it took still goes out, for a while
-            asyncio.get_running_loop().call_later(ABORT_AFTER_S, transport.abort)
+            self._abort = asyncio.get_running_loop().call_later(ABORT_AFTER_S, transport.abort)
         else:
             transport.abort()
 
