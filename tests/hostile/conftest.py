@@ -13,7 +13,7 @@ import pytest
 from hostile.peer import PATIENCE_S
 from hostile.watched import Attack, ServerProcess, Witness
 
-OPTIONS = {"handshake_timeout": 0.5, "message_timeout": 1.0, "close_timeout": 1.0}
+OPTIONS = {"handshake_timeout": 0.4, "message_timeout": 0.4, "close_timeout": 0.4}
 
 
 @pytest.fixture(scope="module", params=["epoll", "asyncio"])
@@ -30,7 +30,9 @@ def processes(link: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     def start(**options: Any) -> ServerProcess:
         options = {**OPTIONS, "link": link, **options}
         name = json.dumps(options, sort_keys=True)
-        if name not in running or running[name].process.poll() is not None:
+        if name in running and running[name].process.poll() is not None:
+            running.pop(name).process.communicate()  # a test has brought it down
+        if name not in running:
             running[name] = ServerProcess(options, tmp_path_factory.mktemp("server") / "errors.log")
         return running[name]
 
@@ -60,7 +62,7 @@ def attack(processes: Callable[..., ServerProcess]) -> Attack:
         while server.descriptors > before and time.monotonic() < end:
             time.sleep(0.01)  # another process closes them: there is nothing to wait on
         assert server.descriptors <= before, "descriptors were left behind"
-        assert server.errors.read_bytes()[written:] == b""
+        assert server.errors.read_bytes()[written:].decode() == ""
 
     return watched
 
