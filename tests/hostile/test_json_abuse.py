@@ -202,7 +202,8 @@ def test_before_authentication(attack: Attack) -> None:
         strangers = {
             '{"x":' + "[" * 16_000: "bad_json",
             '{"action":"\\ud800"}': "bad_json",
-            "[" * 16_000: "unauthenticated",
+            "[" * 16_000: "bad_json",
+            "[1]": "unauthenticated",
             '{"action":"send_message","channel":"c"}': "unauthenticated",
         }
         for sent, code in strangers.items():
