@@ -60,7 +60,7 @@ static uint8_t *room(hw_outqueue *q, hw_out_node *cork, size_t n) {
     hw_out_node *node;
     if (!tail && cork && n <= cork->cap) {
         node = cork;
-        node->start = node->end = 0;
+        node->start = node->end = node->lead = 0;
         node->shared = NULL;
     } else {
         size_t cap = (tail ? NODE_LARGE : NODE_SMALL) - sizeof *node;
@@ -87,6 +87,7 @@ ssize_t hw_out_bytes(hw_outqueue *q, hw_out_node *cork, const uint8_t *p, size_t
     uint8_t *at = room(q, cork, n);
     if (!at) return -1;
     memcpy(at, p, n);
+    q->tail->lead = q->tail->end;
     return (ssize_t)n;
 }
 
@@ -238,6 +239,7 @@ int hw_out_uncork(hw_outqueue *q, hw_out_node *cork) {
     memcpy(copy->data, cork->data, cork->end);
     copy->start = cork->start;
     copy->end = cork->end;
+    copy->lead = cork->lead;
     copy->next = cork->next;
     q->head = copy;
     if (q->tail == cork) q->tail = copy;
@@ -254,13 +256,14 @@ void hw_out_append(hw_outqueue *q, hw_outqueue *from) {
     from->head = from->tail = NULL;
 }
 
-/* Where the frame that byte `start - 1` belongs to ends; start itself if that is a boundary. */
-static size_t end_of_frame(const uint8_t *data, size_t start, size_t end) {
-    size_t at = 0;
+/* Where the frame that byte `start - 1` belongs to ends; start itself if that is a boundary. The first
+ * `lead` bytes are no frames. */
+static size_t end_of_frame(const uint8_t *data, size_t lead, size_t start, size_t end) {
+    size_t at = lead;
     while (at < start) {
         hw_frame_header h;
         int size = hw_frame_parse(data + at, end - at, &h);
-        if (size <= 0) return end; /* not frames: keep it all */
+        if (size <= 0) return end; /* cannot be: keep it all */
         at += (size_t)size + (size_t)h.length;
     }
     return at;
@@ -275,7 +278,7 @@ size_t hw_out_truncate(hw_outqueue *q, hw_out_node *cork) {
     hw_out_clear(&rest, cork);
     head->next = NULL;
     q->tail = head;
-    size_t keep = head->start ? end_of_frame(bytes_of(head), head->start, head->end) : 0;
+    size_t keep = head->start ? end_of_frame(bytes_of(head), head->lead, head->start, head->end) : 0;
     if (keep > head->end) keep = head->end;
     dropped += head->end - (keep > head->start ? keep : head->start);
     if (keep > head->start)

@@ -2,7 +2,7 @@
  *
  * A node holds either bytes of its own (many small frames run together, so that they leave in one
  * system call) or a reference to one encoded frame that many queues share. Every node begins at a
- * frame boundary. An empty queue owns no memory. */
+ * frame boundary; an HTTP answer may stand before the first. An empty queue owns no memory. */
 #ifndef HW_OUTQUEUE_H
 #define HW_OUTQUEUE_H
 
@@ -23,6 +23,7 @@ typedef struct hw_out_node {
     hw_shared *shared; /* one reference owned; NULL: the bytes stand in data */
     size_t start, end; /* unsent bytes; those before start are kept, for hw_out_truncate */
     size_t cap;        /* of data */
+    size_t lead;       /* bytes at its beginning that are not frames (an HTTP answer) */
     uint8_t data[];
 } hw_out_node;
 

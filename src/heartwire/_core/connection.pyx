@@ -15,6 +15,7 @@ from socket import AF_INET6, inet_ntop
 from time import time
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
@@ -64,6 +65,8 @@ cdef class Connection(Endpoint):
         engine.set_due(self, HW_DUE_OPENING, sink.settings.handshake_timeout_ms)
 
     def __dealloc__(self):
+        if self.engine is not None:  # it was dropped without its end
+            hw_wheel_remove(&self.engine.wheel, &self.c.timer)
         hw_conn_free(&self.c, NULL)
         PyMem_RawFree(self.pending)
 
@@ -82,7 +85,9 @@ cdef class Connection(Endpoint):
         self.last_rx = engine.now_ms
         if hw_state_has(&self.c.state, HW_PING_OUTSTANDING):  # any byte is life
             hw_state_clear(&self.c.state, HW_PING_OUTSTANDING)
-            engine.set_due(self, HW_DUE_PING, self.sink.settings.ping_interval_ms)
+            self.c.due[HW_DUE_PING] = 0
+            if self.sink.settings.ping_interval_ms:
+                engine.set_due(self, HW_DUE_PING, self.sink.settings.ping_interval_ms)
         if self.ending >= ENDING_LINGER:
             if n >= self.linger_left:
                 self.finish()
@@ -208,6 +213,7 @@ cdef class Connection(Endpoint):
                     self.engine.totals.pongs += 1
                     self.engine.note_rtt(self.rtt_us)
                 continue
+            self.c.due[HW_DUE_MESSAGE] = 0  # the next one has its own time
             self.messages_in += 1
             self.engine.totals.messages_in += 1
             hw_state_set(&self.c.state, HW_IN_CALLBACK)
@@ -259,7 +265,9 @@ cdef class Connection(Endpoint):
         self.lost(0)
 
     cdef void lost(self, int error) noexcept:
-        """The connection is gone: FIN, reset or another fault."""
+        """The connection is gone: FIN, reset or another fault. What comes after its end says nothing new."""
+        if hw_state_phase(&self.c.state) == HW_CLOSED:
+            return
         self.failure = error
         self.leave_open(1006, "", "peer_gone")
         self.finish()
@@ -331,7 +339,7 @@ cdef class Connection(Endpoint):
             p = PyUnicode_AsUTF8AndSize(data, &n)
         else:
             if type(data) is not bytes:
-                data = bytes(data)
+                data = bytes(memoryview(data))  # bytes(5) would be five of them
             p = PyBytes_AS_STRING(data)
             n = PyBytes_GET_SIZE(data)
         self.check(self.queue(opcode, <const uint8_t *>p, n))
@@ -344,7 +352,7 @@ cdef class Connection(Endpoint):
             LocalProtocolError: a continuation without a beginning, or a second beginning.
             ConnectionClosed: as `send`.
         """
-        cdef bytes payload = data.encode() if isinstance(data, str) else bytes(data)
+        cdef bytes payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         cdef hw_out_node *cork = self.cork()
         self.check(hw_conn_fragment(&self.c, cork, opcode, fin, <const uint8_t *>PyBytes_AS_STRING(payload),
                                     PyBytes_GET_SIZE(payload), self.sink.settings.send_limit))
@@ -355,7 +363,7 @@ cdef class Connection(Endpoint):
         cdef Engine engine = self.engine
         if hw_state_phase(&self.c.state) != HW_OPEN or engine is None:
             raise ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone")
-        data = data.encode() if isinstance(data, str) else bytes(data)
+        data = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         if hw_conn_waiting(&self.c) + self.posted_bytes > self.sink.settings.send_limit > 0:
             engine.post(self._slow_posted)
             raise ConnectionClosed(4503, "", "slow_consumer")
@@ -382,11 +390,15 @@ cdef class Connection(Endpoint):
             else:
                 n = self.link.push(self)
             if n < 0:
+                if self.c.sent >= self.c.ping_end:  # it left before the fault
+                    self.c.ping_end = 0
                 self.lost(<int>-n)
                 return
             self.progress(n)
         self.account(hw_conn_waiting(&self.c))
         if not hw_out_empty(&self.c.out):
+            if not hw_state_has(&self.c.state, HW_WRITE_BLOCKED):
+                self.engine.mark_dirty(self)  # a flush sends so much and no more: it is another's turn
             return
         if self.drain_waiters is not None:
             self.wake_drained(None)
@@ -433,6 +445,9 @@ cdef class Connection(Endpoint):
                 self.engine.set_due(self, HW_DUE_WRITE, self.sink.settings.ping_timeout_ms)
         else:
             self.c.due[HW_DUE_WRITE] = 0
+        if n and self.ending == ENDING_HANDSHAKE and self.code != 4503:
+            # The peer takes what was queued before our CLOSE: its time runs from when that has left (I9).
+            self.engine.set_due(self, HW_DUE_CLOSING, self.sink.settings.close_timeout_ms or 1)
         if blocked != self.armed_write:
             self.link.want(self)
 
@@ -490,6 +505,8 @@ cdef class Connection(Endpoint):
         cdef uint32_t idle_until
         cdef Settings *settings = &self.sink.settings
         cdef int which
+        cdef uint32_t late = self.engine.late_ms
+        cdef uint64_t sent
         if hw_state_phase(&self.c.state) == HW_CLOSED:
             return
         if self.passed(HW_DUE_PING, now):
@@ -497,21 +514,33 @@ cdef class Connection(Endpoint):
             if hw_state_has(&self.c.state, HW_PING_OUTSTANDING):
                 if hw_state_has(&self.c.state, HW_READ_PAUSED) or self.link.pending_input(self):
                     self.engine.set_due(self, HW_DUE_PING, settings.ping_timeout_ms)
+                elif late:
+                    self.engine.set_due(self, HW_DUE_PING, late)
                 else:
                     self.end(4408, "", "ping_timeout", settings.close_timeout_ms)
             elif hw_state_phase(&self.c.state) == HW_OPEN:
-                if settings.ping_always or <int32_t>(idle_until - now) <= 0:
+                # Not heard from since the upgrade: the first ping keeps its random point.
+                if settings.ping_always or <int32_t>(idle_until - now) <= 0 \
+                        or <int32_t>(self.last_rx - self.opened_ms) <= 0:
                     self.send_ping()
                 else:
                     self.engine.set_due(self, HW_DUE_PING, idle_until - now)
         if self.passed(HW_DUE_WRITE, now):
-            self.leave_open(4408, "", "write_timeout")
-            self.finish()
+            sent = self.c.sent
+            self.flush()  # while we were stalled nobody asked the kernel
+            if sent == self.c.sent and hw_state_phase(&self.c.state) != HW_CLOSED:
+                if late:
+                    self.engine.set_due(self, HW_DUE_WRITE, late)
+                else:
+                    self.leave_open(4408, "", "write_timeout")
+                    self.finish()
         if self.passed(HW_DUE_CLOSING, now):
             self.finish()
         if self.passed(HW_DUE_MESSAGE, now):
             if hw_state_has(&self.c.state, HW_READ_PAUSED) or self.link.pending_input(self):
                 self.engine.set_due(self, HW_DUE_MESSAGE, settings.message_timeout_ms)
+            elif late:
+                self.engine.set_due(self, HW_DUE_MESSAGE, late)
             else:
                 self.end(1008, "message not complete in time", "message_timeout", settings.close_timeout_ms)
         for which in (HW_DUE_OPENING, HW_DUE_READ, HW_DUE_TOKEN, HW_DUE_HANDLER):
@@ -602,6 +631,7 @@ cdef class Connection(Endpoint):
             hw_state_clear(&self.c.state, HW_READ_PAUSED)
             PyMem_RawFree(self.pending)
             self.pending = NULL
+            self.pending_len = self.pending_start = 0
             self.engine.set_due(self, HW_DUE_CLOSING, LINGER_MS)
             self.engine.mark_dirty(self)
             if not self.armed_read:
@@ -694,6 +724,9 @@ cdef class Connection(Endpoint):
             if self.was_open:
                 engine.totals.closed += 1
                 self._settle_ping()
+        except Exception as error:
+            self.sink.on_failure(self, error)
+        try:
             if not hw_state_has(&self.c.state, HW_DETACHED):
                 self.sink.on_closed(self)
         except Exception as error:
@@ -731,48 +764,57 @@ cdef class Connection(Endpoint):
         cdef const uint8_t[::1] view = data
         cdef size_t at = 0
         cdef size_t n
+        cdef bint outermost
         if engine is None:
             return
-        engine.begin()
+        outermost = engine.begin()
+        if not outermost:  # inside a callback of another connection, whose bytes stand in the buffer
+            own = bytearray(view)
+            self.receive(<uint8_t *>PyByteArray_AS_STRING(own), len(own))
+            return
         while at < <size_t>view.shape[0]:
             n = min(<size_t>view.shape[0] - at, engine.buffer_size)
             memcpy(engine.buffer, &view[at], n)
             self.receive(engine.buffer, n)
             at += n
-        engine.end()
+        engine.end(outermost)
 
     def feed_buffer(self, size_t n):
         """Takes the first n bytes of `engine.receive_buffer`, where the link put them."""
         cdef Engine engine = self.engine
+        cdef bint outermost
         if engine is None:
             return
-        engine.begin()
+        outermost = engine.begin()
         self.receive(engine.buffer, min(n, engine.buffer_size))
-        engine.end()
+        engine.end(outermost)
 
     def feed_eof(self):
         """The peer shut down its sending side."""
         cdef Engine engine = self.engine
+        cdef bint outermost
         if engine is not None:
-            engine.begin()
+            outermost = engine.begin()
             self.receive_eof()
-            engine.end()
+            engine.end(outermost)
 
     def feed_loss(self, int error):
         """The connection is gone; `error` is its errno, 0 for none."""
         cdef Engine engine = self.engine
+        cdef bint outermost
         if engine is not None:
-            engine.begin()
+            outermost = engine.begin()
             self.lost(error)
-            engine.end()
+            engine.end(outermost)
 
     def writable(self):
         """The link can take bytes again."""
         cdef Engine engine = self.engine
+        cdef bint outermost
         if engine is not None:
-            engine.begin()
+            outermost = engine.begin()
             self.flush()
-            engine.end()
+            engine.end(outermost)
 
     # ---------------------------------------------------------------- what it is
 
@@ -818,12 +860,12 @@ cdef class Connection(Endpoint):
     @property
     def rtt_ms(self):
         """Milliseconds between the last answered ping and its pong; None before the first."""
-        return self.rtt_us / 1000 if self.rtt_us else None
+        return self.rtt_us / 1000.0 if self.rtt_us else None
 
     @property
     def last_seen(self):
         """Unix time of the last byte received."""
-        return self.opened_at + <int32_t>(self.last_rx - self.opened_ms) / 1000
+        return self.opened_at + <int32_t>(self.last_rx - self.opened_ms) / 1000.0
 
     def statistics(self):
         """Its figures: bytes and messages in each direction."""

@@ -61,6 +61,7 @@ cdef class Engine:
     cdef readonly uint32_t now_ms       # wraps after 49 days; 0 never stands for an instant
     cdef uint64_t now_us
     cdef uint64_t epoch_us
+    cdef uint32_t late_ms               # of the timers being judged, because we were stalled; 0: on time
     cdef uint64_t armed_tick            # the tick at which the loop will call us; UINT64_MAX: none
     cdef uint64_t armed_us              # when that is, on the clock of now_us
     cdef object clock                   # () -> seconds, or None for CLOCK_MONOTONIC
@@ -93,8 +94,8 @@ cdef class Engine:
 
     cdef bint foreign(self) noexcept
     cdef void update_clock(self) noexcept
-    cdef void begin(self) noexcept
-    cdef void end(self) noexcept
+    cdef bint begin(self) noexcept
+    cdef void end(self, bint outermost) noexcept
     cdef void mark_dirty(self, Endpoint endpoint) noexcept
     cdef void mark_ended(self, Endpoint endpoint) noexcept
     cdef void set_due(self, Endpoint endpoint, int which, uint32_t delay_ms) noexcept

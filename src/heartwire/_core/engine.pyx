@@ -101,7 +101,9 @@ cdef class Endpoint:
 
     cdef hw_out_node *cork(self) noexcept:
         """The node this endpoint may append to: the engine's cork while it is being served, else NULL."""
-        return self.engine.cork if self.engine.corked is self else NULL
+        if self.engine is None or self.engine.corked is not self:
+            return NULL
+        return self.engine.cork
 
     cdef void flush(self) noexcept:
         """Sends what is queued."""
@@ -248,20 +250,22 @@ cdef class Engine:
         cdef uint64_t planned = self.armed_tick
         cdef uint64_t start
         cdef size_t done = 0
+        cdef bint outermost = self.begin()
         self.timer_handle = None
         self.armed_tick = UINT64_MAX
-        self.begin()
         if planned != UINT64_MAX:
             late_us = max(<int64_t>(self.now_us - self.armed_us), 0)
             observe(&self.lag, TIME_BOUNDS_US, <uint64_t>late_us)
             if late_us > STALL_MS * 1000:
                 self.totals.stalls += 1
                 self.totals.stalled_ms += <uint64_t>late_us // 1000
+                self.late_ms = <uint32_t>(late_us // 1000)
         hw_wheel_advance(&self.wheel, self.now_us // 1000 // self.tick_ms)
         start = self.now_us
         while True:
             entry = hw_wheel_pop(&self.wheel)
             if entry == NULL:
+                self.late_ms = 0
                 break
             endpoint = owner_of(entry)
             endpoint.expire()
@@ -272,16 +276,21 @@ cdef class Engine:
                 self.update_clock()
                 if self.now_us - start > FLUSH_MOST_US:
                     break  # the rest stays expired: arm_timer comes back for it at once
-        self.end()
+        self.end(outermost)
 
     # ---------------------------------------------------------------- batches
 
-    cdef void begin(self) noexcept:
+    cdef bint begin(self) noexcept:
+        """Opens a batch. True, for `end`, if none was open: a callback may come to begin another."""
+        cdef bint outermost = not self.in_batch
         self.in_batch = True
         self.update_clock()
+        return outermost
 
-    cdef void end(self) noexcept:
-        """Sends what the batch produced and tells the ends it brought."""
+    cdef void end(self, bint outermost) noexcept:
+        """Sends what the batch produced and tells the ends it brought, once nothing of it is on the stack."""
+        if not outermost:
+            return
         self.flush_dirty()
         self.settle_ended()
         self.in_batch = False
@@ -313,8 +322,7 @@ cdef class Engine:
     def run_batch(self):
         """Sends and settles what was left or came up outside a batch."""
         self.flush_pending = False
-        self.begin()
-        self.end()
+        self.end(self.begin())
 
     cdef void flush_dirty(self) noexcept:
         """Flushes at most FLUSH_MOST endpoints or for FLUSH_MOST_US; the rest stays, in order."""
@@ -373,17 +381,25 @@ cdef class Engine:
         return True
 
     def run_posted(self):
-        """Runs what other threads posted, in order, as one batch."""
+        """Runs what other threads had posted by now, in order, as one batch. What they post meanwhile waits for
+        the next turn of the loop: a thread that never stops cannot keep the loop from its sockets."""
         cdef object call
+        cdef Py_ssize_t left = len(self.posted)
+        cdef bint outermost = self.begin()
         self.wake_pending = False
-        self.begin()
-        while self.posted:
-            call, args = self.posted.popleft()
-            try:
-                call(*args)
-            except Exception as error:
-                self.on_error(error)
-        self.end()
+        try:
+            while left:
+                left -= 1
+                call, args = self.posted.popleft()
+                try:
+                    call(*args)
+                except Exception as error:
+                    self.on_error(error)
+        finally:
+            self.end(outermost)
+            if self.posted and not self.wake_pending and not self.stopped:
+                self.wake_pending = True
+                self.call_soon(self.run_posted)
 
     cpdef void on_error(self, error) noexcept:
         """Hands an exception that has no other place to go to `error_handler`."""

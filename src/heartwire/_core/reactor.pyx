@@ -235,11 +235,12 @@ cdef class Reactor(Link):
         cdef uint64_t start
         cdef Connection conn
         cdef Engine engine = self.engine
+        cdef bint outermost
         if self.pid != getpid():
             return  # a forked child: this epoll instance is its parent's
-        engine.begin()
+        outermost = engine.begin()
         if engine.overrun and engine.dirty.count:
-            engine.end()  # sends first; level-triggering brings the events again
+            engine.end(outermost)  # sends first; level-triggering brings the events again
             return
         n = epoll_wait(self.epfd, self.events, BATCH, 0)
         start = engine.now_us
@@ -266,7 +267,7 @@ cdef class Reactor(Link):
                 if engine.now_us - start > BATCH_US:
                     break
         conn = None
-        engine.end()
+        engine.end(outermost)
 
     cdef void readable(self, Connection conn) noexcept:
         cdef Engine engine = self.engine
@@ -291,13 +292,13 @@ cdef class Reactor(Link):
         """Closes every connection at once."""
         cdef uint32_t slot
         cdef Connection conn
-        self.engine.begin()
+        cdef bint outermost = self.engine.begin()
         for slot in range(self.capacity):
             if self.slots[slot] != NULL:
                 conn = <Connection>self.slots[slot]
                 conn.abort("shutdown", 1001)
         conn = None
-        self.engine.end()
+        self.engine.end(outermost)
 
     # ---------------------------------------------------------------- as a Link
 
