@@ -85,12 +85,15 @@ class Actions:
     def _joined(self, client: Client, name: str, metadata: bytes | None, allowed: bool) -> Answer:
         if not allowed:
             raise ActionError("forbidden", f"not allowed to join {name}")
-        channel = self.join(client, name, metadata)
-        data: dict[str, Any] = {"channel": name}
+        return "joined_channel", self.joined_data(self.join(client, name, metadata))
+
+    def joined_data(self, channel: Channel) -> dict[str, Any]:
+        """What a new member is told of its channel: `data` of `joined_channel`."""
+        data: dict[str, Any] = {"channel": channel.name}
         if channel.kind == "presence":
             data["members"] = _members(channel)
             data["member_count"] = len({member.user_id for member in channel.members})
-        return "joined_channel", data
+        return data
 
     def leave_channel(self, client: Client, envelope: Envelope) -> Answer:
         name = channel_name(envelope, "leave_channel")

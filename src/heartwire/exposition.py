@@ -8,10 +8,14 @@ Source: https://prometheus.io/docs/instrumenting/writing_exporters/
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -24,6 +28,9 @@ from prometheus_client.registry import Collector
 
 from heartwire._version import __version__
 from heartwire.closing import CAUSES
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from heartwire._core.engine import Engine
@@ -72,7 +79,6 @@ class Exposition(Collector):
         self._metrics = metrics
         self._collectors = CollectorRegistry()
         self._collectors.register(self)
-        ProcessCollector(registry=self._collectors)
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Writes all metrics.
@@ -109,6 +115,7 @@ class Exposition(Collector):
         for key, name, about, unit in DISTRIBUTIONS:
             yield _histogram(name, about, distributions[key], unit)
         yield from self._counters()
+        yield from _process()
 
     def _counters(self) -> Iterator[Metric]:
         metrics = self._metrics
@@ -128,6 +135,29 @@ class Exposition(Collector):
         for words, count in metrics.refusals.items():
             refused.add_metric(words.split(" ", 1), count)
         yield refused
+
+
+def _process() -> Iterator[Metric]:
+    """The process, by the names every Prometheus client has for it.
+
+    Not by prometheus_client's ProcessCollector: it counts descriptors by listing them, 126 ms with 15,000
+    clients (measured). Linux says the number since 6.2.
+    """
+    if sys.platform == "win32":
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    yield CounterMetricFamily(
+        "process_cpu_seconds", "User and system CPU time of the process.", usage.ru_utime + usage.ru_stime
+    )
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield GaugeMetricFamily("process_max_fds", "Most open file descriptors.", float(soft))
+    with contextlib.suppress(OSError):  # no /proc: not Linux
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        yield GaugeMetricFamily(
+            "process_resident_memory_bytes", "Resident memory.", pages * resource.getpagesize()
+        )
+        if descriptors := os.stat("/proc/self/fd").st_size:
+            yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", descriptors)
 
 
 def _by(name: str, about: str, label: str, counts: Mapping[str, int]) -> Metric:

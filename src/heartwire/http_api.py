@@ -1,12 +1,13 @@
-"""HTTP on the port of the WebSocket endpoint: health for load balancers, clients for the backend (protocol.md 6).
+"""HTTP beside the WebSocket endpoint: health for load balancers, metrics, and the API for the backend.
 
-aiohttp serves it. The reactor hands over a socket whose request does not ask for an upgrade, with the bytes
-it has read; an upgrade request on such a kept-alive connection is handed back.
+aiohttp serves it. Here are the applications, the API keys and the form of errors; the calls themselves are in
+`http_clients`, `http_channels` and `http_publish`. Documentation for users: docs/http-api.md.
 """
 
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,166 +15,173 @@ import msgspec
 from aiohttp import web
 
 from heartwire._version import __version__
-from heartwire.config import ApiKey
-from heartwire.messages import rfc3339
+from heartwire.http_channels import ChannelCalls
+from heartwire.http_clients import ClientCalls
+from heartwire.http_endpoint import BODY_LIMIT, ApiError, Endpoint, Scope, error_answer, json_answer
+from heartwire.http_publish import PublishCalls
+from heartwire.openapi import document
 
 if TYPE_CHECKING:
-    from heartwire.client import Client
+    from heartwire.actions import Actions
+    from heartwire.config import ApiKey
+    from heartwire.exposition import Exposition
     from heartwire.registry import Registry
 
-__all__ = ["HttpApi", "client_json"]
+__all__ = ["HttpApi"]
 
-PAGE_DEFAULT: Final = 100
-PAGE_MOST: Final = 1000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+logger = logging.getLogger("heartwire.http")
+
+
+class Alive(msgspec.Struct):
+    """The process runs."""
+
+    version: str
+    status: str = "alive"
+
+
+class Ready(msgspec.Struct, omit_defaults=True):
+    """Whether new clients should come here."""
+
+    status: str
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Health(msgspec.Struct):
+    """The server in four values."""
+
+    status: str
+    clients: int
+    channels: int
+    version: str
 
 
 class HttpApi:
-    """The aiohttp application of one server.
+    """The HTTP side of one server. Loop thread only.
 
     Args:
-        registry: what is listed.
+        registry: who is here.
+        actions: makes and ends memberships.
+        exposition: the metrics.
         keys: who may ask.
+        metrics_public: metrics are for everybody.
         readiness: () -> why the server is not ready, or None if it is.
-        ws_path: the WebSocket endpoint.
-        hand_back: takes an upgrade request that came on a kept-alive connection.
     """
 
     def __init__(
         self,
         registry: Registry,
+        actions: Actions,
+        exposition: Exposition,
         keys: tuple[ApiKey, ...],
+        metrics_public: bool,
         readiness: Callable[[], str | None],
-        ws_path: str,
-        hand_back: Callable[[web.Request], None],
     ) -> None:
         self._registry = registry
+        self._exposition = exposition
         self._keys = keys
         self._readiness = readiness
-        self._hand_back = hand_back
-        self.app = web.Application(middlewares=[_json_errors])
-        self.app.add_routes([
-            web.get("/health", self._health),
-            web.get("/ready", self._ready),
-            web.get("/api/health", self._needs("read", self._api_health)),
-            web.get("/api/clients", self._needs("read", self._clients)),
-            web.get("/api/clients/{id}", self._needs("read", self._client)),
-            web.get(ws_path, self._upgrade),
-        ])  # fmt: skip
+        self._probes = (
+            Endpoint("GET", "/health", None, "Is the process alive?", self._health, Alive),
+            Endpoint(
+                "GET", "/ready", None, "Should new clients come here?", self._ready, Ready, statuses=(503,)
+            ),
+        )
+        metrics = Endpoint(
+            "GET", "/metrics", None if metrics_public else "read", "Metrics for Prometheus",
+            self._metrics, None,
+        )  # fmt: skip
+        self.endpoints: Final = (
+            *self._probes,
+            metrics,
+            Endpoint("GET", "/api/health", "read", "The server in four values", self._api_health, Health),
+            *ClientCalls(registry).endpoints,
+            *ChannelCalls(registry, actions).endpoints,
+            *PublishCalls(registry, self._owner_of).endpoints,
+            Endpoint("GET", "/api/openapi.json", "read", "This description", self._openapi, dict[str, Any]),
+        )
 
-    # -------------------------------------------------------------- for load balancers
+    def everything(self) -> web.Application:
+        """An application with all calls."""
+        return self._application(self.endpoints)
 
-    async def _health(self, request: web.Request) -> web.Response:
-        return _json({"status": "alive", "version": __version__})
+    def probes(self) -> web.Application:
+        """An application that only says how the server is."""
+        return self._application(self._probes)
 
-    async def _ready(self, request: web.Request) -> web.Response:
-        why_not = self._readiness()
-        if why_not is None:
-            return _json({"status": "ready"})
-        return _json({"status": "not ready", "reason": why_not}, status=503)
+    def _application(self, endpoints: tuple[Endpoint, ...]) -> web.Application:
+        app = web.Application(middlewares=[_json_errors], client_max_size=BODY_LIMIT)
+        for endpoint in endpoints:
+            if endpoint.method == "GET":
+                app.router.add_get(endpoint.path, self._serving(endpoint))
+            else:
+                app.router.add_route(endpoint.method, endpoint.path, self._serving(endpoint))
+        return app
 
-    async def _upgrade(self, request: web.Request) -> web.Response:
-        self._hand_back(request)
-        return web.Response()  # never sent: the connection has another owner by now
+    # -------------------------------------------------------------- who may ask
 
-    # -------------------------------------------------------------- for the backend
+    def _serving(self, endpoint: Endpoint) -> Handler:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            if endpoint.scope is not None:
+                refusal = self._refusal(request, endpoint.scope)
+                if refusal is not None:
+                    return refusal
+            answer = await endpoint.handler(request)
+            return answer if isinstance(answer, web.StreamResponse) else json_answer(answer)
 
-    def _needs(self, scope: str, handler: Handler) -> Handler:
-        async def checked(request: web.Request) -> web.StreamResponse:
-            if not self._keys:
-                message = "the API is closed: start the server with --api-key, --api-key-file or HEARTWIRE_API_KEY"
-                return _error(403, "no_api_key_configured", message)
-            key = self._key_of(request)
-            if key is None:
-                answer = _error(401, "unauthenticated", "send `Authorization: Bearer <api key>`")
-                answer.headers["WWW-Authenticate"] = "Bearer"
-                return answer
-            if scope not in key.scopes:
-                return _error(403, "forbidden", f"this API key lacks the scope {scope!r}")
-            return await handler(request)
+        return serve
 
-        return checked
+    def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
+        if not self._keys:
+            how = "start the server with --api-key, --api-key-file or HEARTWIRE_API_KEY"
+            return error_answer(403, "no_api_key_configured", f"the API is closed: {how}")
+        key = self._key_of(request)
+        if key is None:
+            answer = error_answer(401, "unauthenticated", "send `Authorization: Bearer <api key>`")
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            return answer
+        if scope not in key.scopes:
+            return error_answer(403, "forbidden", f"this API key lacks the scope {scope!r}")
+        return None
+
+    def _owner_of(self, request: web.Request) -> str:
+        """What tells the API keys apart; not a key itself."""
+        key = self._key_of(request)
+        return "" if key is None else str(self._keys.index(key))
 
     def _key_of(self, request: web.Request) -> ApiKey | None:
         scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
+        given = presented.strip().encode("utf-8", "surrogateescape")
         found = None
         for key in self._keys:  # all of them, so that the time tells nothing
-            if hmac.compare_digest(presented.strip().encode(), key.key.encode()):
+            if hmac.compare_digest(given, key.key.encode()):
                 found = key
         return found
 
-    async def _api_health(self, request: web.Request) -> web.Response:
+    # -------------------------------------------------------------- calls without a place of their own
+
+    async def _health(self, request: web.Request) -> Alive:
+        return Alive(__version__)
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        why_not = self._readiness()
+        if why_not is None:
+            return json_answer(Ready("ready"))
+        return json_answer(Ready("not ready", why_not), status=503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._exposition.scrape(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _api_health(self, request: web.Request) -> Health:
         registry = self._registry
-        return _json({
-            "status": "healthy", "clients": len(registry.clients), "channels": len(registry.channels),
-            "version": __version__,
-        })  # fmt: skip
+        return Health("healthy", len(registry.clients), len(registry.channels), __version__)
 
-    async def _clients(self, request: web.Request) -> web.Response:
-        limit = _limit(request)
-        user_id = request.query.get("user_id")
-        if user_id is None:
-            clients: dict[str, Client] = self._registry.clients
-        else:
-            clients = {client.id: client for client in self._registry.clients_of(user_id)}
-        ids = list(clients)
-        start = 0
-        if after := request.query.get("after"):
-            if after not in clients:
-                raise BadField("after", "the `next` of an earlier page; that client has left", "after=<next>")
-            start = ids.index(after) + 1
-        page = ids[start : start + limit]
-        more = start + limit < len(ids)
-        return _json({
-            "clients": [client_json(clients[i]) for i in page], "total": len(ids), "next": page[-1] if more else None,
-        })  # fmt: skip
-
-    async def _client(self, request: web.Request) -> web.Response:
-        client = self._registry.clients.get(request.match_info["id"])
-        if client is None:
-            return _error(404, "not_found", "no client with this id is connected")
-        return _json(client_json(client))
-
-
-def client_json(client: Client) -> dict[str, Any]:
-    """A client as the API shows it."""
-    host, port = client.remote_address
-    return {
-        "id": client.id,
-        "user_id": client.user_id,
-        "username": client.username,
-        "channels": sorted(client.channels),
-        "remote_address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix",
-        "user_agent": client.user_agent,
-        "connected_at": rfc3339(client.connected_at),
-        "last_seen": rfc3339(client.last_seen),
-        "rtt_ms": client.rtt_ms,
-        "queued_bytes": client.connection.queued_bytes,
-    }
-
-
-class BadField(Exception):
-    """A field of the request that cannot be used: names it, what was expected, and an example."""
-
-    def __init__(self, field: str, expected: str, example: str) -> None:
-        super().__init__(f"{field}: expected {expected}; example: {example}")
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(PAGE_DEFAULT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= PAGE_MOST:
-        raise BadField("limit", f"a number from 1 to {PAGE_MOST}", f"limit={PAGE_DEFAULT}")
-    return int(text)
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    return _json({"code": code, "message": message}, status)
+    async def _openapi(self, request: web.Request) -> dict[str, Any]:
+        return document(self.endpoints)
 
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_big"}
@@ -184,12 +192,17 @@ async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResp
     """Errors in one form: {"code", "message"}."""
     try:
         return await handler(request)
-    except BadField as error:
-        return _error(400, "bad_field", str(error))
+    except ApiError as error:
+        return json_answer(error.info, error.status)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        answer = _error(error.status, _CODES.get(error.status, "bad_request"), error.reason)
+        answer = error_answer(error.status, _CODES.get(error.status, "bad_request"), error.reason)
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
+    except OSError:
+        raise  # the peer has gone while it sent or received
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        return error_answer(500, "internal", "the server failed to answer the request")

@@ -5,6 +5,7 @@ Documentation for clients: docs/protocol.md.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import secrets
@@ -105,8 +106,13 @@ def timestamp() -> str:
 
 def rfc3339(seconds: float) -> str:
     """A Unix time as RFC 3339 UTC with milliseconds and `Z`."""
-    instant = datetime.fromtimestamp(round(seconds, 3), UTC).replace(tzinfo=None)
-    return instant.isoformat(timespec="milliseconds") + "Z"
+    whole, ms = divmod(round(seconds * 1000), 1000)
+    return f"{_second(whole)}.{ms:03d}Z"
+
+
+@functools.lru_cache(4096)  # a page of the client list asks for two thousand, most of the same few seconds
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def encode_event(

@@ -14,8 +14,6 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from heartwire._core.engine import Engine
 from heartwire.actions import Actions
@@ -25,9 +23,11 @@ from heartwire.client import Client
 from heartwire.config import ServerConfig
 from heartwire.dispatch import Dispatcher
 from heartwire.errors import ConfigError
+from heartwire.exposition import Exposition
 from heartwire.handlers import Handlers
 from heartwire.heartbeat import Heartbeat
 from heartwire.http_api import HttpApi
+from heartwire.http_server import HttpServer
 from heartwire.listeners import Listeners, notify_systemd
 from heartwire.messages import encode_event
 from heartwire.metrics import Metrics
@@ -137,6 +137,11 @@ class Server:
         """The TCP port, once started: also where `port=0` let the kernel choose."""
         return self._listeners.port
 
+    @property
+    def http_port(self) -> int:
+        """The TCP port of the HTTP API, once started: `port`, unless the option `http_port` sets it apart."""
+        return self._http.port or self._listeners.port
+
     def stats(self) -> dict[str, Any]:
         """A snapshot of what the server counted since its start."""
         registry = self._registry
@@ -244,19 +249,22 @@ class Server:
         dispatcher.message_handler = self._handlers.on_message
         dispatcher.text_handler = self._handlers.on_text
         dispatcher.binary_handler = self._handlers.on_binary
-        self._admission = Admission(config, self._verifier, dispatcher, self._pass_to_http)
+        self._admission = Admission(config, self._verifier, dispatcher, lambda conn: self._http.take(conn))
         dispatcher.admission = self._admission
         dispatcher.actions = Actions(
             self._registry, self._admission.authenticate, self._handlers.authorize, config.max_channels_per_client
         )
-        api = HttpApi(self._registry, config.api_keys(), self._not_ready, config.path, self._hand_back)
-        self._http = web.AppRunner(api.app, handle_signals=False, access_log=None, logger=_http_logger)
-        await self._http.setup()
         self._listeners = Listeners(config, self._engine, dispatcher)
+        exposition = Exposition(self._engine, self._registry, self.metrics)
+        api = HttpApi(
+            self._registry, dispatcher.actions, exposition, config.api_keys(), config.metrics_public, self._not_ready
+        )
+        self._http = HttpServer(config, api, self._listeners)
         try:
+            await self._http.start()
             await self._listeners.open()
         except BaseException:
-            await self._http.cleanup()
+            await self._http.stop()
             self._state = "stopped"
             raise
         self._ended = asyncio.Event()
@@ -266,22 +274,6 @@ class Server:
         if self._state != "running":
             return "draining"
         return "out of descriptors" if self._listeners.starved else None
-
-    def _pass_to_http(self, conn: Any) -> None:
-        handler = self._http.server
-        assert handler is not None
-        released, received = conn.release()
-        self._listeners.hand_over(released, received, handler())
-
-    def _hand_back(self, request: web.Request) -> None:
-        """An upgrade request on a kept-alive HTTP connection: the reactor gets the socket."""
-        tail = _Tail()
-        request.protocol.set_parser(tail)
-        lines = [f"{request.method} {request.raw_path} HTTP/{request.version.major}.{request.version.minor}".encode()]
-        lines += [name + b": " + value for name, value in request.raw_headers]
-        transport = request.transport
-        if isinstance(transport, asyncio.Transport):
-            self._listeners.adopt(transport, b"\r\n".join(lines) + b"\r\n\r\n" + tail.data)
 
     async def drain(self) -> None:
         """Sends every client away in an orderly way, then stops: what SIGTERM does (protocol.md 7).
@@ -337,7 +329,7 @@ class Server:
             self._let_go(client, 1001, "shutdown", SHUTDOWN_SPREAD_MS)
         await self._wait_closed()
         self._state = "stopped"
-        await self._http.cleanup()
+        await self._http.stop()
         self._listeners.stop()
         self._engine.stop()
         assert self._ended is not None
@@ -428,20 +420,6 @@ class _Users(Mapping[str, tuple[Client, ...]]):
         return len(self._registry.members_by_user)
 
 
-class _Tail:
-    """Receives what an HTTP parser had read beyond an upgrade request."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.data += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        """The peer shut down its side: the next receive sees it too."""
-
-
 def _verifier(config: ServerConfig, secrets: tuple[str, ...]) -> TokenVerifier:
     return TokenVerifier(
         secrets, algorithms=config.jwt_algorithms, audience=config.jwt_audience, issuer=config.jwt_issuer,
@@ -459,18 +437,6 @@ def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None
             raise ConfigError("loop", "uvloop is not installed: pip install uvloop") from None
         return None
     return uvloop.new_event_loop  # type: ignore[no-any-return]
-
-
-class _OwnFaults(logging.Filter):
-    """Drops what peers do wrong: aiohttp would log every request that it cannot read with a traceback."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
-
-
-_http_logger: Final = logging.getLogger("heartwire.http")
-_http_logger.addFilter(_OwnFaults())
 
 
 def _log_engine_error(error: BaseException) -> None:

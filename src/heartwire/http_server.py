@@ -1,0 +1,125 @@
+"""Where the HTTP side listens, and sockets that pass between it and the WebSocket side.
+
+On the WebSocket's port the link hands over each connection whose request asks for no upgrade, with the
+bytes it has read; an upgrade request that comes later on such a kept-alive connection is handed back. With
+`http_port` that port answers only `/health` and `/ready`, and aiohttp listens on the other by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from heartwire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from heartwire._core.connection import Connection
+    from heartwire.config import ServerConfig
+    from heartwire.http_api import HttpApi
+    from heartwire.listeners import Listeners
+
+__all__ = ["HttpServer"]
+
+
+class HttpServer:
+    """Serves the HTTP API of one server. Loop thread only.
+
+    Args:
+        config: `host`, `path`, `http_port`, `reuse_port`.
+        api: what is served.
+        listeners: takes sockets back.
+    """
+
+    def __init__(self, config: ServerConfig, api: HttpApi, listeners: Listeners) -> None:
+        self._config = config
+        self._listeners = listeners
+        apart = config.http_port is not None
+        beside = api.probes() if apart else api.everything()
+        beside.router.add_get(config.path, self._upgrade, allow_head=False)
+        self._beside = _runner(beside)
+        self._apart = _runner(api.everything()) if apart else None
+
+    async def start(self) -> None:
+        """Listens on `http_port`, if there is one.
+
+        Raises:
+            ConfigError: the port cannot be had.
+        """
+        await self._beside.setup()
+        if self._apart is None:
+            return
+        await self._apart.setup()
+        config = self._config
+        site = web.TCPSite(self._apart, config.host, config.http_port, reuse_port=config.reuse_port or None)
+        try:
+            await site.start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else "the host name is not known"
+            message = f"cannot listen on {config.host} port {config.http_port}: {why}"
+            raise ConfigError("http_port", message) from None
+
+    async def stop(self) -> None:
+        """Closes every HTTP connection. Idempotent."""
+        await self._beside.cleanup()
+        if self._apart is not None:
+            await self._apart.cleanup()
+
+    @property
+    def port(self) -> int | None:
+        """The port apart, also where the kernel chose it; None if there is none."""
+        return self._apart.addresses[0][1] if self._apart is not None and self._apart.addresses else None
+
+    def take(self, conn: Connection) -> None:
+        """Serves a connection whose request asks for no upgrade."""
+        handler = self._beside.server
+        assert handler is not None
+        released, received = conn.release()
+        self._listeners.hand_over(released, received, handler())
+
+    async def _upgrade(self, request: web.Request) -> web.Response:
+        """An upgrade request on a kept-alive connection: the link gets the socket."""
+        tail = _Tail()
+        parser: Any = tail
+        request.protocol.set_parser(parser)
+        version = request.version
+        lines = [f"{request.method} {request.raw_path} HTTP/{version.major}.{version.minor}".encode()]
+        lines += [name + b": " + value for name, value in request.raw_headers]
+        transport = request.transport
+        if isinstance(transport, asyncio.Transport):
+            self._listeners.adopt(transport, b"\r\n".join(lines) + b"\r\n\r\n" + tail.data)
+        return web.Response()  # never sent: the connection has another owner by now
+
+
+def _runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(app, handle_signals=False, access_log=None, logger=_logger)
+
+
+class _Tail:
+    """Receives what an HTTP parser had read beyond an upgrade request."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The peer shut down its side: the next receive sees it too."""
+
+
+class _OwnFaults(logging.Filter):
+    """Drops what peers do wrong: aiohttp would log every request that it cannot read with a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_logger: Final = logging.getLogger("heartwire.http")
+_logger.addFilter(_OwnFaults())
