@@ -23,7 +23,8 @@ __all__ = ["Client"]
 T = TypeVar("T")
 
 GATED: Final = 1  # Connection.special: not authenticated yet
-READING: Final = 2  # Connection.special: messages go to read_json
+READING: Final = 2  # Connection.special: messages go to read_json until the handler that reads ends
+HELD: Final = 4  # Connection.special: they do for good, since it was called outside of handlers
 
 
 class Client(Session):
@@ -46,7 +47,7 @@ class Client(Session):
         id: str
         credentials: Credentials | None
         memberships: tuple[Channel, ...] | None
-        reader: tuple[asyncio.Future[Any], Any] | None
+        reader: asyncio.Future[bytes] | bytes | None  # who waits for a message, or a message left unread
         running: list[asyncio.Task[Any]] | None
 
     def __repr__(self) -> str:
@@ -178,15 +179,31 @@ class Client(Session):
             TimeoutError: nothing came in time.
             msgspec.DecodeError: it is not JSON; msgspec.ValidationError: not of that type.
         """
-        if self.reader is not None:
+        if isinstance(self.reader, asyncio.Future):
             raise RuntimeError("the client is being read already: one read_json at a time")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._dispatcher.start_reading(self, future, type)
+        data, self.reader = self.reader, None
+        if data is None:
+            data = await self._receive(timeout)
+        return msgspec.json.decode(data, type=Any if type is None else type)
+
+    async def _receive(self, timeout: float | None) -> bytes:
+        """The next message for a reader. One that came is returned or kept, whatever ends the wait."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._dispatcher.start_reading(self, future)
+        unread = None
         try:
-            async with asyncio.timeout(timeout):
-                return await future
+            # Not asyncio.timeout: it would throw a message away that came together with it.
+            await asyncio.wait((future,), timeout=timeout)
+            if not future.done():
+                raise TimeoutError
+            return future.result()
+        except asyncio.CancelledError:
+            if future.done() and future.exception() is None:
+                unread = future.result()
+            raise
         finally:
-            self._dispatcher.stop_reading(self)
+            future.cancel()
+            self._dispatcher.stop_reading(self, unread)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Yields the client's messages until the connection ends."""

@@ -19,7 +19,7 @@ import msgspec
 
 from heartwire._core.json_reader import JsonReader
 from heartwire.actions import Actions, bad_field
-from heartwire.client import GATED, READING
+from heartwire.client import GATED, HELD, READING
 from heartwire.errors import ActionError, ConnectionClosed
 from heartwire.json_codec import encode_value
 from heartwire.messages import Envelope, encode_event
@@ -79,8 +79,9 @@ class Dispatcher(JsonReader):
             return  # refused by closing: it never was one
         for channel in self.registry.remove(client):
             self.actions.left(client, channel)
-        if client.reader is not None and not client.reader[0].done():
-            client.reader[0].set_exception(ConnectionClosed(conn.code, conn.reason, conn.cause))
+        reader = client.reader
+        if isinstance(reader, asyncio.Future) and not reader.done():
+            reader.set_exception(ConnectionClosed(conn.code, conn.reason, conn.cause))
 
     def on_closed(self, conn: Connection) -> None:
         self.admission.connection_closed(conn)
@@ -168,15 +169,13 @@ class Dispatcher(JsonReader):
                     raise ActionError("bad_message", f"{name}: {error}") from None
                 result = route.call(client, message)
                 then = functools.partial(self._answer_custom, name, message_id)
+            if result is not None and type(result) is not tuple and inspect.isawaitable(result):
+                return self.run(client, result, then, message_id)
+            then(client, result)
         except Exception as error:
             self.failed(client, error, message_id)
-            return False
-        client.connection.errors_in_a_row = 0
-        if result is None:
-            return False
-        if type(result) is not tuple and inspect.isawaitable(result):
-            return self.run(client, result, then, message_id)
-        then(client, result)
+        else:
+            client.connection.errors_in_a_row = 0
         return False
 
     def _answer(self, message_id: Any, client: Client, answer: tuple[str, Any] | None) -> None:
@@ -192,7 +191,7 @@ class Dispatcher(JsonReader):
         if client.connection.special & GATED:
             self._gated(client, data, is_text)
             return False
-        return self._read_by_hand(client, data, is_text)
+        return self._read_by_hand(client, data)
 
     def _gated(self, client: Client, data: bytes, is_text: bool) -> None:
         envelope = self._envelope(client, data) if is_text else None
@@ -272,33 +271,46 @@ class Dispatcher(JsonReader):
 
     def on_result(self, client: Client, result: Any) -> bool:
         """A handler without an answer returned something: a coroutine is run, other values are dropped."""
-        return inspect.isawaitable(result) and self.run(client, result, _nothing, None)
+        if inspect.isawaitable(result):
+            return self.run(client, result, _nothing, None)
+        client.connection.errors_in_a_row = 0
+        return False
 
     def run(self, client: Client, awaitable: Awaitable[Any], then: Then, message_id: Any) -> bool:
         """Runs a handler to its first wait. True if it goes on: the client is then not read from."""
+        conn = client.connection
+        outside = conn.special & HELD
         task = start_task(awaitable, self.loop)
+        if conn.special & HELD > outside:  # an eager task reads already: it does so inside of this handler
+            conn.special ^= HELD | READING
         if task.done():
             self._finish(client, task, then, message_id)
             return False
         self.tasks.add(task)
         client.running = [*(client.running or ()), task]
-        client.connection.set_due("handler", self.handler_timeout_s)
         task.add_done_callback(functools.partial(self._finished, client, then, message_id))
-        return client.reader is None
+        if isinstance(client.reader, asyncio.Future):
+            return False
+        conn.set_due("handler", self.handler_timeout_s)
+        return True
 
     def _finished(self, client: Client, then: Then, message_id: Any, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         client.running = [t for t in client.running or () if t is not task] or None
         self._finish(client, task, then, message_id)
         conn = client.connection
+        waiting = isinstance(client.reader, asyncio.Future)
         if conn.phase == "CLOSED":
             if client.running is None and conn.owner is None:
                 self._disconnected(client)
-        elif client.running is None:
+            return
+        if client.running is None:
             conn.set_due("handler", None)
             conn.special &= ~READING
-            conn.resume()
-        elif client.reader is not None:
+            if not conn.special & HELD:
+                client.reader = None
+                waiting = True  # for whoever handles messages
+        if waiting:
             conn.resume()
 
     def _finish(self, client: Client, task: asyncio.Task[Any], then: Then, message_id: Any) -> None:
@@ -312,44 +324,44 @@ class Dispatcher(JsonReader):
             error = failure
         if error is not None:
             self.failed(client, error, message_id)
+        else:
+            client.connection.errors_in_a_row = 0
 
     # -------------------------------------------------------------- reading by hand
 
-    def start_reading(self, client: Client, future: asyncio.Future[Any], wanted: Any) -> None:
+    def start_reading(self, client: Client, future: asyncio.Future[bytes]) -> None:
         """Lets the next message through to `future`."""
         conn = client.connection
         if not conn.is_open:
             raise ConnectionClosed(conn.code or 1006, conn.reason or "", conn.cause or "peer_gone")
-        client.reader = (future, wanted)
-        conn.special |= READING
+        client.reader = future
+        conn.special |= READING if client.running else HELD
         conn.set_due("handler", None)
         conn.resume()
 
-    def stop_reading(self, client: Client) -> None:
-        """The wait is over: what comes next stays with the peer until somebody reads again."""
-        client.reader = None
+    def stop_reading(self, client: Client, unread: bytes | None) -> None:
+        """The wait is over: what comes next stays with the peer until somebody reads again.
+
+        Args:
+            unread: a message that came when its reader was cancelled; the next one gets it.
+        """
+        client.reader = unread
         conn = client.connection
         if conn.is_open:
             if client.running:
                 conn.set_due("handler", self.handler_timeout_s)
             conn.pause()
 
-    def _read_by_hand(self, client: Client, data: bytes, is_text: bool) -> bool:
+    def _read_by_hand(self, client: Client, data: bytes) -> bool:
         reader = client.reader
-        if is_text and self.speaks_json:
+        if self.speaks_json:
             envelope = self._envelope(client, data)
             if envelope is None:
                 return False
             if envelope.action in self.actions.table:
                 return self.on_action(client, envelope, None)
-        if reader is None or reader[0].done():
-            # Only if a message was under way when the wait ended: it goes the ordinary way.
-            return False
-        future, wanted = reader
-        try:
-            future.set_result(msgspec.json.decode(data, type=Any if wanted is None else wanted))
-        except Exception as error:
-            future.set_exception(error)
+        if isinstance(reader, asyncio.Future) and not reader.done():
+            reader.set_result(data)
         return True
 
     async def wait_drained(self, client: Client) -> None:

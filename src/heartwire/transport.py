@@ -84,10 +84,14 @@ class TransportLink(Link, asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise BrokenPipeError(errno.EPIPE, "the transport is closed")
-        if self._blocked:
-            return 0
-        transport.write(data)
-        return len(data)
+        taken = 0
+        view = memoryview(data)
+        # In pieces: a transport takes whatever it is given, and says only afterwards that it was too much.
+        while taken < len(data) and not self._blocked:
+            piece = view[taken : taken + WRITE_HIGH_WATER]
+            transport.write(piece)
+            taken += len(piece)
+        return taken
 
     def update(self, conn: Connection, reading: bool, writing: bool) -> None:
         transport = self._transport

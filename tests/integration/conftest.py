@@ -27,7 +27,8 @@ async def make(link: str) -> AsyncIterator[Callable[..., Server]]:
     made: list[Server] = []
 
     def make(**options: Any) -> Server:
-        server = Server(**{"port": 0, "link": link, "jwt_secret": [SECRET], "close_timeout": 2, **options})
+        quick = {"close_timeout": 2, "handler_timeout": 5}  # in case a test fails
+        server = Server(**{"port": 0, "link": link, "jwt_secret": [SECRET], **quick, **options})
         made.append(server)
         return server
 

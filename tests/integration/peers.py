@@ -9,7 +9,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import jwt
@@ -28,6 +28,13 @@ def token(sub: str = "alice", *, expires_in: float = 3600, secret: str = SECRET,
     """A token that servers under test accept; claims that are None are left out."""
     claims = {"sub": sub, "exp": time.time() + expires_in, **claims}
     return jwt.encode({k: v for k, v in claims.items() if v is not None}, secret, algorithm="HS256")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what no event tells of, such as the state of a server in another process."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 class JsonClient:
@@ -92,7 +99,9 @@ async def json_client(
     headers = dict(options.pop("headers", {}))
     if bearer is not None:
         headers["Authorization"] = f"Bearer {bearer}"
-    options = {"ping_interval": None, "close_timeout": 2, "proxy": None, "compression": None, **options}
+    # max_queue: else a CLOSE behind 16 messages that nobody reads is not seen.
+    usual = {"ping_interval": None, "close_timeout": 2, "proxy": None, "compression": None, "max_queue": None}
+    options = {**usual, **options}
     uri = f"ws://127.0.0.1:{server.port}{path}"
     async with connect(uri, additional_headers=headers, **options) as ws:
         client = JsonClient(ws)
@@ -135,6 +144,18 @@ class RawPeer:
         while True:
             self.send(b"x" * 65_536)
             await self.writer.drain()
+
+    async def send_until_blocked(self, data: bytes) -> int:
+        """Sends the same again and again until the server has not taken any for a while; how often."""
+        sent = 0
+        try:
+            while True:
+                self.send(data)
+                sent += 1
+                async with asyncio.timeout(0.3):
+                    await self.writer.drain()
+        except TimeoutError:
+            return sent
 
     async def answer(self) -> Answer:
         """The next HTTP answer; its body by `Content-Length`."""

@@ -129,7 +129,7 @@ cdef class JsonReader(Sink):
                 conn.close(1003, "binary messages are not accepted", "unsupported_data")
                 return 0
             data = PyBytes_FromStringAndSize(<char *>p, n)
-            if conn.special:
+            if conn.special & 1:
                 return HOLD if self.on_special(conn.owner, data, False) else 0
             return self.deliver(conn, self.binary_handler, data)
         except Exception as error:
@@ -150,7 +150,8 @@ cdef class JsonReader(Sink):
         """A message that names an action. True: reading is held until `resume()`."""
 
     def on_special(self, owner, data, is_text):
-        """A message of a connection whose `special` is set: not authenticated yet, or read by hand."""
+        """A message of a connection whose `special` is set: a text while it is read by hand, any while it has
+        bit 1 (not authenticated yet)."""
 
     def on_unclaimed(self, owner, value):
         """A JSON value that no action and no handler claims."""

@@ -18,6 +18,10 @@ from heartwire._core.csrc cimport (
 from heartwire._core.engine cimport Endpoint
 
 
+cdef enum:
+    PUSH_MOST = 262144  # of one call of `write`: what it does not take is copied again the next time
+
+
 cdef class Link:
     """What carries a connection's bytes. Python subclasses override the `def` methods; the reactor the C ones.
 
@@ -35,6 +39,7 @@ cdef class Link:
             if p == NULL:
                 hw_state_clear(&conn.c.state, HW_WRITE_BLOCKED)
                 return total
+            n = min(n, <size_t>PUSH_MOST)
             try:
                 took = self.write(conn, PyBytes_FromStringAndSize(<const char *>p, n))
             except BlockingIOError:

@@ -1,0 +1,524 @@
+"""The built-in actions and each error a client can be told (protocol.md 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from heartwire import Client, Server
+from heartwire.messages import OWN_EVENTS
+from integration.peers import TEXT, json_client, raw_client, token
+
+Make = Callable[..., Server]
+
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z").fullmatch
+PRESENCE = token("bob", username="Bob", channels=["presence-*", "private-*"])
+
+
+# ------------------------------------------------------------------ ids and envelopes
+
+
+@pytest.mark.parametrize(
+    "message_id", [0, 7, -1, 2**53, 2**63 - 1, -(2**63), 2**64, 10**40, "", "x" * 64, "ü☃"]
+)
+async def test_an_id_comes_back(server: Server, message_id: Any) -> None:
+    async with json_client(server, token()) as client:
+        await client.send({"action": "ping", "id": message_id})
+        answer = await client.event("pong")
+        assert answer["reply_to"] == message_id
+        assert type(answer["reply_to"]) is type(message_id)
+        assert set(answer) == {"id", "event", "timestamp", "reply_to"}
+        assert INSTANT(answer["timestamp"])
+
+
+async def test_no_id_no_reply_to(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        for value in ({"action": "ping"}, {"action": "ping", "id": None}):
+            await client.send(value)
+            assert set(await client.event("pong")) == {"id", "event", "timestamp"}
+
+
+@pytest.mark.parametrize("message_id", [1.5, True, [1], {"a": 1}, "x" * 65])
+async def test_what_is_no_id(server: Server, message_id: Any) -> None:
+    async with json_client(server, token()) as client:
+        await client.send({"action": "ping", "id": message_id})
+        answer = await client.event("error")
+        assert answer["data"]["code"] == "bad_message"
+        assert answer["data"]["message"].startswith("id: expected an integer")
+        assert "reply_to" not in answer
+        await client.quiet()
+
+
+async def test_ids_of_events_differ_between_servers(make: Make) -> None:
+    seen = []
+    for _ in range(2):
+        server = make()
+        await server.start()
+        async with json_client(server, token()) as client:
+            seen += [(await client.ask("ping"))["id"] for _ in range(3)]
+    assert len(set(seen)) == len(seen)
+
+
+async def test_unknown_fields_are_ignored(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        assert (await client.ask("ping", extra=[1, {"a": 2}], channel=7, data="x"))["event"] == "pong"
+
+
+# ------------------------------------------------------------------ join, leave, send
+
+
+async def test_a_channel_lives_while_it_has_members(server: Server) -> None:
+    async with json_client(server, token("bob")) as bob, json_client(server, token("carol")) as carol:
+        assert await bob.join("lobby") == {"channel": "lobby"}
+        assert await carol.join("lobby") == {"channel": "lobby"}
+        assert await carol.join("lobby") == {"channel": "lobby"}  # again is no error
+        assert len(server.channels["lobby"]) == 2
+        assert (await bob.ask("leave_channel", channel="lobby"))["data"] == {"channel": "lobby"}
+        assert (await carol.ask("leave_channel", channel="lobby"))["event"] == "left_channel"
+        assert "lobby" not in server.channels
+        assert (await bob.error("leave_channel", channel="lobby"))["code"] == "not_a_member"
+
+
+async def test_what_members_receive(server: Server) -> None:
+    async with (
+        json_client(server, token("bob", username="Bob")) as bob,
+        json_client(server, token("carol")) as carol,
+    ):
+        await bob.join("lobby")
+        await carol.join("lobby")
+        await bob.send(
+            {"action": "send_message", "channel": "lobby", "event": "chat", "data": {"b": 1, "a": 2}}
+        )
+        received = [await client.event("chat") for client in (bob, carol)]
+        assert received[0] == received[1]
+        message = received[0]
+        assert INSTANT(message.pop("timestamp"))
+        assert isinstance(message.pop("id"), str)
+        (sender,) = server.users["bob"]
+        assert message == {
+            "event": "chat",
+            "channel": "lobby",
+            "data": {"b": 1, "a": 2},
+            "user_id": "bob",
+            "username": "Bob",
+            "client_id": sender.id,
+        }
+
+
+async def test_defaults_of_send_message(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        await client.join("lobby")
+        await client.send({"action": "send_message", "channel": "lobby"})
+        message = await client.event("message")
+        assert message["data"] is None
+
+
+async def test_recipients_are_told_to_who_asks(server: Server) -> None:
+    async with json_client(server, token("bob")) as bob, json_client(server, token("carol")) as carol:
+        await carol.join("lobby")
+        answer = await bob.ask("send_message", channel="lobby", data=1)  # public: no membership needed
+        assert answer["event"] == "message_sent"
+        assert answer["data"] == {"channel": "lobby", "recipients": 1}
+        assert (await carol.event("message"))["data"] == 1
+        assert (await bob.ask("send_message", channel="empty"))["data"] == {
+            "channel": "empty",
+            "recipients": 0,
+        }
+        await bob.join("lobby")
+        await bob.send({"action": "send_message", "channel": "lobby", "id": 5})
+        await bob.event("message")
+        assert (await bob.event("message_sent"))["data"]["recipients"] == 2
+
+
+@pytest.mark.parametrize("channel", ["private-room", "presence-room"])
+async def test_only_members_send_to_closed_channels(server: Server, channel: str) -> None:
+    async with json_client(server, PRESENCE) as client:
+        assert (await client.error("send_message", channel=channel))["code"] == "not_a_member"
+        await client.join(channel)
+        await client.send({"action": "send_message", "channel": channel})
+        assert (await client.event("message"))["channel"] == channel
+
+
+async def test_claims_open_channels(server: Server) -> None:
+    patterns = ["private-team-*", "presence-x"]
+    async with json_client(server, token("bob", channels=patterns)) as client:
+        await client.join("private-team-7")
+        await client.join("presence-x")
+        for name in ("private-other", "presence-xy", "private-team"):
+            assert (await client.error("join_channel", channel=name))["code"] == "forbidden"
+        await client.join("anything-public")
+
+
+DATA = [
+    '{"b":1,"a":2}',
+    '{ "spaced" :\t[ 1 , 2 ] }',
+    '"\\u00e9 \\/ é 😀"',
+    "1.000e+10",
+    "123456789012345678901234567890",
+    '{"twice":1,"twice":2}',
+    "null",
+    "-0.0",
+]
+
+
+@pytest.mark.parametrize("data", DATA)
+async def test_data_passes_byte_for_byte(server: Server, data: str) -> None:
+    async with raw_client(server, token()) as peer:
+        await peer.event("connected")
+        peer.send_frame(TEXT, b'{"action":"join_channel","channel":"lobby"}')
+        await peer.event("joined_channel")
+        peer.send_frame(TEXT, f'{{"action":"send_message","channel":"lobby","data":{data}}}'.encode())
+        opcode, payload = await peer.frame()
+        assert opcode == TEXT
+        assert f'"data":{data},'.encode() in payload
+        # Metadata of members is data too.
+        join = f'{{"action":"join_channel","channel":"presence-a","data":{data}}}'
+        peer.send_frame(TEXT, b'{"action":"authenticate","token":"%s"}' % token(channels=["*"]).encode())
+        await peer.event("authenticated")
+        peer.send_frame(TEXT, join.encode())
+        assert f'"data":{data}}}]'.encode() in (await peer.frame())[1]
+
+
+async def test_bad_channel_names(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        for name in ("", "x" * 201, "a b", "a\n", "ü", "a*", 7, None, ["a"]):
+            for action in ("join_channel", "leave_channel", "send_message"):
+                error = await client.error(action, channel=name)
+                assert error["code"] == "bad_message"
+                assert error["message"].startswith("channel: expected 1 to 200 of ")
+                assert "example" in error["message"]
+            await client.quiet()
+        await client.send({"action": "join_channel"})
+        assert "it is missing" in (await client.event("error"))["data"]["message"]
+        for name in ("x" * 200, "aZ09_-=@,.;:/"):
+            await client.join(name)
+
+
+@pytest.mark.parametrize("event", sorted(OWN_EVENTS))
+async def test_the_server_s_own_events_cannot_be_forged(server: Server, event: str) -> None:
+    async with json_client(server, token()) as client:
+        await client.join("lobby")
+        error = await client.error("send_message", channel="lobby", event=event)
+        assert error["code"] == "bad_message"
+        assert error["message"].startswith("event: ")
+        await client.quiet()
+
+
+async def test_event_names(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        await client.join("lobby")
+        for event in ("", "x" * 65, "a b", "ü", "a\n", 7, None):
+            error = await client.error("send_message", channel="lobby", event=event)
+            assert error["code"] == "bad_message"
+            assert error["message"].startswith("event: expected 1 to 64 of ")
+            await client.quiet()
+        for event in ("x" * 64, "client-typing.v1:a_B", "Pong"):
+            await client.send({"action": "send_message", "channel": "lobby", "event": event})
+            await client.event(event)
+
+
+async def test_too_many_channels(make: Make) -> None:
+    server = make(max_channels_per_client=2)
+    await server.start()
+    async with json_client(server, token()) as client:
+        await client.join("one")
+        await client.join("two")
+        assert (await client.error("join_channel", channel="three"))["code"] == "too_many_channels"
+        await client.join("two")
+        await client.ask("leave_channel", channel="one")
+        await client.join("three")
+
+
+async def test_128_channels_are_the_default(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        for i in range(128):
+            await client.join(f"c{i}")
+        assert (await client.error("join_channel", channel="one-more"))["code"] == "too_many_channels"
+
+
+# ------------------------------------------------------------------ presence
+
+
+async def test_members_come_and_go(server: Server) -> None:
+    room = "presence-room"
+    carol_token = token("carol", username="Carol", channels=["presence-*"])
+    async with json_client(server, PRESENCE) as bob:
+        joined = await bob.join(room, data={"mood": "good"})
+        assert joined == {
+            "channel": room,
+            "members": [{"user_id": "bob", "username": "Bob", "data": {"mood": "good"}}],
+            "member_count": 1,
+        }
+        async with json_client(server, carol_token) as carol:
+            joined = await carol.join(room)
+            assert [member["user_id"] for member in joined["members"]] == ["bob", "carol"]
+            assert joined["member_count"] == 2
+            message = await bob.event("member_joined")
+            assert message["channel"] == room
+            assert message["data"] == {"user_id": "carol", "username": "Carol", "data": None}
+            assert "client_id" not in message  # the server says it, no client
+            await carol.quiet()  # who joins hears of no member_joined
+        assert (await bob.event("member_left"))["data"]["user_id"] == "carol"
+
+
+async def test_a_second_connection_of_a_user_is_no_second_member(server: Server) -> None:
+    room = "presence-room"
+    async with json_client(server, PRESENCE) as bob:
+        await bob.join(room)
+        async with json_client(server, token("carol", channels=[room])) as one:
+            await one.join(room, data={"n": 1})
+            assert (await bob.event("member_joined"))["data"]["data"] == {"n": 1}
+            async with json_client(server, token("carol", channels=[room])) as two:
+                assert (await two.join(room, data={"n": 2}))["member_count"] == 2
+                await two.ask("leave_channel", channel=room)
+                await bob.quiet()
+            await bob.quiet()
+            await one.ask("leave_channel", channel=room)
+        assert (await bob.event("member_left"))["data"] == {
+            "user_id": "carol",
+            "username": None,
+            "data": {"n": 1},
+        }
+        await bob.quiet()
+
+
+async def test_only_presence_channels_have_members_to_tell(server: Server) -> None:
+    async with json_client(server, PRESENCE) as bob:
+        assert await bob.join("private-room") == {"channel": "private-room"}
+        async with json_client(server, token("carol", channels=["private-room"])) as carol:
+            await carol.join("private-room")
+        await bob.quiet()
+
+
+async def test_metadata_has_a_limit(server: Server) -> None:
+    async with json_client(server, PRESENCE) as client:
+        await client.join("presence-room", data="x" * 1022)  # 1,024 with its quotes
+        error = await client.error("join_channel", channel="presence-room", data="x" * 1023)
+        assert error["code"] == "bad_message"
+        assert "1025 bytes" in error["message"]
+
+
+async def test_the_first_hundred_members_are_shown(server: Server) -> None:
+    room = "presence-room"
+    async with json_client(server, PRESENCE) as bob, asyncio.TaskGroup() as crowd:
+        hold, there = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def member(i: int) -> None:
+            async with raw_client(server, token(f"user-{i}", channels=[room])) as peer:
+                await peer.event("connected")
+                peer.send_frame(TEXT, json.dumps({"action": "join_channel", "channel": room}).encode())
+                await peer.event("joined_channel")
+                there.release()
+                await hold.wait()
+
+        for i in range(101):
+            crowd.create_task(member(i))
+        for _ in range(101):
+            await there.acquire()
+        joined = await bob.join(room)
+        assert len(joined["members"]) == 100
+        assert joined["member_count"] == 102
+        hold.set()
+
+
+# ------------------------------------------------------------------ what is no action
+
+
+async def test_unknown_actions(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        error = await client.error("dance")
+        assert error["code"] == "unknown_action"
+        assert "dance" in error["message"]
+        for value in (
+            {},
+            {"a": 1},
+            {"action": None},
+            {"action": 7},
+            {"action": ["ping"]},
+            {"action": "Ping"},
+        ):
+            await client.send(value)
+            assert (await client.event("error"))["data"]["code"] == "unknown_action"
+            await client.quiet()
+
+
+@pytest.mark.parametrize("text", ["[1]", "7", '"ping"', "null", "true", '[{"action":"ping"}]', " 1.5 "])
+async def test_values_that_are_no_objects(server: Server, text: str) -> None:
+    async with json_client(server, token()) as client:
+        await client.send(text)
+        error = (await client.event("error"))["data"]
+        assert error["code"] == "bad_message"
+        assert "object" in error["message"]
+
+
+BAD_JSON = [
+    "",
+    "{",
+    "nope",
+    '{"action":"ping"',
+    '{"action":"ping"}}',
+    '{"a":01}',
+    "'a'",
+    '{"a":NaN}',
+    "{,}",
+    '"\\ud800"',
+]
+
+
+@pytest.mark.parametrize("text", BAD_JSON)
+async def test_text_that_is_no_json(server: Server, text: str) -> None:
+    async with json_client(server, token()) as client:
+        await client.send(text)
+        assert (await client.event("error"))["data"]["code"] == "bad_json"
+        await client.quiet()
+    assert server.metrics.errors == {"bad_json": 1}
+
+
+@pytest.mark.parametrize("kind", ["[]", "{}"])
+async def test_nesting_has_a_limit(make: Make, kind: str) -> None:
+    server = make()
+    server.on_message(lambda client, value: client.send_json("deep enough"))
+    await server.start()
+
+    def nested(depth: int) -> str:
+        return "[" * depth + "]" * depth if kind == "[]" else '{"a":' * (depth - 1) + "{}" + "}" * (depth - 1)
+
+    async with json_client(server, token()) as client:
+        await client.send(nested(128))
+        assert await client.receive() == "deep enough"
+        for depth in (129, 10_000):
+            await client.send(nested(depth))
+            error = (await client.event("error"))["data"]
+            assert error["code"] == "bad_json"
+            assert "128" in error["message"]
+        inside = json.dumps({"action": "send_message", "channel": "c", "data": None, "id": 1})
+        await client.send(inside.replace("null", "[" * 127 + "]" * 127))
+        assert (await client.event("message_sent"))["reply_to"] == 1
+        await client.send(inside.replace("null", "[" * 128 + "]" * 128))
+        assert (await client.event("error"))["data"]["code"] == "bad_json"
+
+
+async def test_nesting_is_limited_before_authentication_too(make: Make) -> None:
+    server = make(auth="message")
+    await server.start()
+    async with json_client(server) as client:
+        await client.send('{"action":"ping","a":' + "[" * 200 + "]" * 200 + "}")
+        error = (await client.event("error"))["data"]
+        assert (error["code"], "128" in error["message"]) == ("bad_json", True)
+
+
+# ------------------------------------------------------------------ ten errors in a row
+
+
+async def test_ten_errors_in_a_row(server: Server) -> None:
+    async with json_client(server, token()) as client:
+        for _ in range(9):
+            await client.error("dance")
+        await client.quiet()  # an accepted action begins anew
+        for _ in range(9):
+            await client.error("dance")
+        assert client.ws.close_code is None
+        await client.error("dance")
+        assert (await client.closed())[0] == 1008
+
+
+async def test_handlers_that_refuse_later_count_too(make: Make) -> None:
+    server = make()
+
+    @server.on_message
+    async def refuse(client: Client, value: Any) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("not today")
+
+    @server.action("later")
+    async def later(client: Client) -> None:
+        await refuse(client, None)
+
+    await server.start()
+    async with json_client(server, token()) as client:
+        for _ in range(5):
+            await client.error("later")
+            await client.send([])
+            await client.event("error")
+        assert (await client.closed())[0] == 1008
+
+
+async def test_messages_that_a_handler_takes_are_accepted(make: Make) -> None:
+    server = make()
+    server.on_message(lambda client, value: client.send_json(value))
+    await server.start()
+    async with json_client(server, token()) as client:
+        for _ in range(12):
+            for _ in range(9):
+                await client.send("nope")
+                await client.event("error")
+            await client.send([1])
+            assert await client.receive() == [1]
+
+
+# ------------------------------------------------------------------ @server.authorize
+
+
+@pytest.mark.parametrize("style", ["sync", "async"])
+async def test_the_application_authorizes(make: Make, style: str) -> None:
+    server = make()
+    asked: list[tuple[str, str, str | None]] = []
+
+    def decide(client: Client, verb: str, channel: str) -> bool:
+        asked.append((verb, channel, client.user_id))
+        return "yes" in channel and not (verb == "publish" and "mute" in channel)
+
+    async def decide_later(client: Client, verb: str, channel: str) -> bool:
+        await asyncio.sleep(0)
+        return decide(client, verb, channel)
+
+    server.authorize(decide if style == "sync" else decide_later)
+    await server.start()
+    async with json_client(server, token("bob", channels=["*"])) as client:
+        await client.join("private-yes")
+        await client.join("yes-mute")
+        for name in ("private-no", "no"):  # the claim says yes, public channels are asked for too
+            assert (await client.error("join_channel", channel=name))["code"] == "forbidden"
+        for data in DATA:
+            await client.send(f'{{"action":"send_message","channel":"private-yes","data":{data}}}')
+            assert (await client.event("message"))["data"] == json.loads(data)
+        assert (await client.error("send_message", channel="yes-mute"))["code"] == "forbidden"
+        assert (await client.error("send_message", channel="private-yes-2"))["code"] == "not_a_member"
+    assert asked[:3] == [
+        ("join", "private-yes", "bob"),
+        ("join", "yes-mute", "bob"),
+        ("join", "private-no", "bob"),
+    ]
+    assert ("publish", "private-yes", "bob") in asked
+
+
+async def test_an_authorizer_that_fails_forbids(make: Make) -> None:
+    server = make()
+
+    @server.authorize
+    def broken(client: Client, verb: str, channel: str) -> bool:
+        raise LookupError("no table")
+
+    await server.start()
+    async with json_client(server, token()) as client:
+        error = await client.error("join_channel", channel="lobby")
+        assert error["code"] == "internal"
+        assert "no table" not in error["message"]
+        assert not server.channels
+
+
+async def test_anonymous_clients_publish_where_the_application_says(make: Make) -> None:
+    server = make(auth="optional")
+    server.authorize(lambda client, verb, channel: channel == "open")
+    await server.start()
+    async with json_client(server) as client:
+        await client.join("open")
+        await client.send({"action": "send_message", "channel": "open"})
+        message = await client.event("message")
+        assert "client_id" in message
+        assert "user_id" not in message
