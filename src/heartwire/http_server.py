@@ -90,7 +90,7 @@ class HttpServer:
         lines = [f"{request.method} {request.raw_path} HTTP/{version.major}.{version.minor}".encode()]
         lines += [name + b": " + value for name, value in request.raw_headers]
         transport = request.transport
-        if isinstance(transport, asyncio.Transport):
+        if transport is not None:  # uvloop's is no subclass of asyncio.Transport
             self._listeners.adopt(transport, b"\r\n".join(lines) + b"\r\n\r\n" + tail.data)
         return web.Response()  # never sent: the connection has another owner by now
 

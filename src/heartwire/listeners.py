@@ -13,7 +13,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from heartwire._core.engine import Engine
 from heartwire.transport import TransportLink
@@ -240,7 +240,6 @@ class _FirstBytes(asyncio.Protocol):
         self._received = received
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_protocol(self._protocol)
+        cast(asyncio.Transport, transport).set_protocol(self._protocol)  # uvloop's is no subclass of it
         self._protocol.connection_made(transport)
         self._protocol.data_received(self._received)
