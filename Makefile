@@ -1,4 +1,5 @@
-# make serve | test | test-unit | lint | types | debug | asan | autobahn | wheel | clean   (PYTHON=python3.12 make test)
+# make serve | test | test-unit | lint | types | debug | asan | autobahn | wheel | clean
+# make bench | bench-quick | bench-micro   (PYTHON=python3.12 make test)
 
 PYTHON ?= python3
 MAKEFLAGS += --no-builtin-rules
@@ -14,7 +15,8 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit debug asan autobahn lint types wheel clean preflight
+.PHONY: all build serve test test-unit debug asan autobahn bench bench-quick bench-micro \
+	lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
 all: build
@@ -39,6 +41,18 @@ asan: $(VENV)/.sanitize
 # The Autobahn test suite: RFC 6455 conformance over both links. Needs a Python 2.7 for its client.
 autobahn: build
 	$(BIN)/python tools/autobahn.py $(ARGS)
+
+# Beside other servers, over sockets: benchmarks/README.md. Nothing else may run meanwhile.
+bench: build $(VENV)/.peers
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench-quick: build $(VENV)/.peers
+	$(BIN)/python -m benchmarks.load --quick $(ARGS)
+
+# Parts by themselves, beside others and what no program can do without. ARGS=--benchmark-disable only checks them.
+bench-micro: build $(VENV)/.peers
+	$(BIN)/python -m pytest -o python_files='bench_*.py' --timeout 300 --benchmark-max-time=0.2 \
+		--benchmark-group-by=func --benchmark-columns=median,iqr,rounds benchmarks $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
@@ -73,6 +87,10 @@ $(VENV)/.installed: pyproject.toml src/heartwire/_version.py | preflight
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES) | preflight
 	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+$(VENV)/.peers: benchmarks/load/requirements.txt | $(VENV)/.installed
+	$(PIP) install --requirement $<
 	touch $@
 
 # These builds hold the whole package, and stand before the checkout on the path of the tests.
