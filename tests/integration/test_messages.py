@@ -23,9 +23,7 @@ PRESENCE = token("bob", username="Bob", channels=["presence-*", "private-*"])
 # ------------------------------------------------------------------ ids and envelopes
 
 
-@pytest.mark.parametrize(
-    "message_id", [0, 7, -1, 2**53, 2**63 - 1, -(2**63), 2**64, 10**40, "", "x" * 64, "ü☃"]
-)
+@pytest.mark.parametrize("message_id", [0, 7, -1, 2**53, 2**63 - 1, -(2**63), "", "x" * 64, "ü☃"])
 async def test_an_id_comes_back(server: Server, message_id: Any) -> None:
     async with json_client(server, token()) as client:
         await client.send({"action": "ping", "id": message_id})
@@ -43,7 +41,7 @@ async def test_no_id_no_reply_to(server: Server) -> None:
             assert set(await client.event("pong")) == {"id", "event", "timestamp"}
 
 
-@pytest.mark.parametrize("message_id", [1.5, True, [1], {"a": 1}, "x" * 65])
+@pytest.mark.parametrize("message_id", [1.5, True, [1], {"a": 1}, "x" * 65, 2**64, -(2**63) - 1])
 async def test_what_is_no_id(server: Server, message_id: Any) -> None:
     async with json_client(server, token()) as client:
         await client.send({"action": "ping", "id": message_id})

@@ -57,6 +57,7 @@ cdef class Connection(Endpoint):
     cdef void settle(self) noexcept
     cdef int queue(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept
     cdef int queue_shared(self, hw_shared *frame) noexcept
+    cdef bint offer(self) noexcept
     cdef int check(self, int rc) except -1
     cdef void leave_open(self, uint16_t code, object reason, object cause) noexcept
     cdef void end(self, uint16_t code, object reason, object cause, uint32_t patience_ms) noexcept

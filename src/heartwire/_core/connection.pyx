@@ -288,6 +288,8 @@ cdef class Connection(Endpoint):
                     self.lost(<int>-sent)
                     return HW_E_CLOSED
                 self.progress(sent)
+        if rc == HW_E_SLOW and self.offer():
+            rc = hw_conn_frame(&self.c, cork, opcode, 0, p, n, self.sink.settings.send_limit)
         if rc == HW_OK:
             if cork == NULL:
                 self.engine.mark_dirty(self)
@@ -295,6 +297,14 @@ cdef class Connection(Endpoint):
                 self.messages_out += 1
                 self.engine.totals.messages_out += 1
         return rc
+
+    cdef bint offer(self) noexcept:
+        """Sends a queue that the kernel was not offered yet: it is our burst, not the peer, that is too much.
+        False if the peer is the slow one."""
+        if hw_state_has(&self.c.state, HW_WRITE_BLOCKED):
+            return False
+        self.flush()
+        return hw_state_phase(&self.c.state) == HW_OPEN
 
     cdef int queue_shared(self, hw_shared *frame) noexcept:
         cdef int rc = hw_conn_shared(&self.c, frame, self.sink.settings.send_limit)

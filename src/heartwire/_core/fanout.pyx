@@ -69,9 +69,13 @@ def fan_out(Frame frame not None, dict members not None, Session skip=None):
             if slow is None:
                 slow = []
             slow.append(conn)
-    if engine is not None:
-        engine.note_fanout(count)
     if slow is not None:
         for conn in slow:
-            conn.slow()
+            if conn.offer() and conn.queue_shared(frame.shared) == HW_OK:
+                count += 1
+                engine = conn.engine
+            else:
+                conn.slow()
+    if engine is not None:
+        engine.note_fanout(count)
     return count
