@@ -59,8 +59,10 @@ lint: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only $(wildcard csrc/*.c)
 
+# stubtest holds the stubs against the compiled modules.
 types: build
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest heartwire._core
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist

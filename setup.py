@@ -43,6 +43,7 @@ VARIANT = "-".join(ON).lower() or "release"
 DIRECTIVES = {
     "language_level": 3, "boundscheck": CHECKED, "wraparound": False, "cdivision": True,
     "initializedcheck": CHECKED, "embedsignature": False, "linetrace": TRACE,
+    "auto_pickle": False,
 }
 CFLAGS = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 CFLAGS += ["-O0", "-g", "-UNDEBUG"] if CHECKED else ["-O3", "-DNDEBUG"]

@@ -66,7 +66,8 @@ class Actions:
 
     def authenticate(self, client: Client, envelope: Envelope) -> Answer | Awaitable[Answer]:
         if not isinstance(envelope.token, str):
-            raise bad_field("token", envelope.token, "a string", '{"action": "authenticate", "token": "eyJ…"}')
+            example = '{"action": "authenticate", "token": "eyJ…"}'
+            raise bad_field("token", envelope.token, "a string", example)
         return self._authenticate(client, envelope.token)
 
     def join_channel(self, client: Client, envelope: Envelope) -> Answer | Awaitable[Answer]:
@@ -102,7 +103,8 @@ class Actions:
         return "left_channel", {"channel": name}
 
     def send_message(self, client: Client, envelope: Envelope) -> Answer | Awaitable[Answer]:
-        # The hot path of fan-out: a channel that exists needs no look at its name, nor the default event at its.
+        # The hot path of fan-out: a channel that exists needs no look at its name, nor the default event at
+        # its own.
         name = envelope.channel
         channel = self._registry.channels.get(name) if type(name) is str else None
         if channel is None:
@@ -112,7 +114,8 @@ class Actions:
             if not isinstance(event, str) or not EVENT_NAME.match(event):
                 raise bad_field("event", event, "1 to 64 of A-Z a-z 0-9 _ . : -", '"event": "message"')
             if event in OWN_EVENTS:
-                raise ActionError("bad_message", f"event: {event!r} is an event of the server; choose another name")
+                detail = f"event: {event!r} is an event of the server; choose another name"
+                raise ActionError("bad_message", detail)
         data = msgspec.Raw(b"null") if envelope.data is msgspec.UNSET else envelope.data
         if (channel.kind if channel is not None else kind_of(name)) != "public":
             if channel is None or client not in channel.members:
@@ -129,7 +132,13 @@ class Actions:
         return self._publish(client, name, event, data, envelope.id)
 
     async def _publish_when(
-        self, client: Client, name: str, event: str, data: msgspec.Raw, message_id: Any, allowed: Awaitable[bool]
+        self,
+        client: Client,
+        name: str,
+        event: str,
+        data: msgspec.Raw,
+        message_id: Any,
+        allowed: Awaitable[bool],
     ) -> Answer:
         if not await allowed:
             raise ActionError("forbidden", f"not allowed to send to {name}")
@@ -253,9 +262,10 @@ def channel_name(envelope: Envelope, action: str) -> str:
 def _metadata(envelope: Envelope) -> bytes | None:
     if envelope.data is msgspec.UNSET:
         return None
-    data = bytes(envelope.data)  # type: ignore[arg-type]  # a Raw is a buffer
+    data = bytes(envelope.data)
     if len(data) > METADATA_LIMIT:
-        raise ActionError("bad_message", f"data: presence metadata is {len(data)} bytes, at most {METADATA_LIMIT} fit")
+        detail = f"data: presence metadata is {len(data)} bytes, at most {METADATA_LIMIT} fit"
+        raise ActionError("bad_message", detail)
     return data
 
 

@@ -51,7 +51,8 @@ class Admission:
 
     Args:
         config: the server's options.
-        verifier: of tokens; None if there is no secret (then only `@server.authenticate` or anonymous clients).
+        verifier: of tokens; None if there is no secret (then only `@server.authenticate` or anonymous
+            clients).
         dispatcher: the sink whose connections these are.
         pass_to_http: takes (connection) whose request is for the HTTP server.
     """
@@ -72,7 +73,8 @@ class Admission:
         self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._user_agents: dict[str, str] = {}
         self._welcome_tail = (
-            f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},"server":"heartwire/{__version__}"'
+            f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},'
+            f'"server":"heartwire/{__version__}"'
         )
         self._origins: set[tuple[str, str]] = set()
         """(Origin, Host) pairs that were allowed."""
@@ -137,10 +139,11 @@ class Admission:
             or (found.origin is not None and (found.origin, found.host) not in self._origins)
         ):
             return False
-        value, place = found.bearer, "header"
-        if value is None and config.query_token:
-            value, place = found.query_token, "query"
-        token = None if value is None else handshake.Token(value, place)
+        token = None
+        if found.bearer is not None:
+            token = handshake.Token(found.bearer, "header")
+        elif found.query_token is not None and config.query_token:
+            token = handshake.Token(found.query_token, "query")
         credentials = self._verify(token)
         client = self._open(conn, self._switching(found.key), credentials, found.user_agent)
         if client is None:
@@ -163,7 +166,8 @@ class Admission:
         return self._switching_head + b2a_base64(digest, newline=False) + b"\r\n\r\n"
 
     def _token(self, request: Request) -> handshake.Token | None:
-        """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are 401."""
+        """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are
+        401."""
         try:
             token = handshake.find_token(
                 request, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
@@ -178,7 +182,8 @@ class Admission:
         if self.draining:
             raise Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
         if self.open >= self._limit:
-            raise Refusal(503, "full", "the server has as many connections as it may", (("Retry-After", "5"),))
+            headers = (("Retry-After", "5"),)
+            raise Refusal(503, "full", "the server has as many connections as it may", headers)
 
     def _verify(self, token: handshake.Token | None) -> Credentials | None:
         if token is None:
@@ -192,7 +197,9 @@ class Admission:
         except TokenError as error:
             raise handshake.token_refused(error) from None
 
-    def _decide_later(self, conn: Connection, request: Request, identity: Awaitable[Any], head: bytes) -> None:
+    def _decide_later(
+        self, conn: Connection, request: Request, identity: Awaitable[Any], head: bytes
+    ) -> None:
         async def decide() -> None:
             try:
                 self._accept(conn, request, _credentials(await identity))
@@ -342,7 +349,8 @@ class Admission:
             raise ActionError(error.code, error.detail) from None
         before = client.credentials
         if before is not None and before.user_id != credentials.user_id:
-            raise ActionError("user_mismatch", "the token is another user's: open a connection of its own for it")
+            detail = "the token is another user's: open a connection of its own for it"
+            raise ActionError("user_mismatch", detail)
         client.credentials = credentials
         if before is None:
             self._dispatcher.registry.add_user(client)
@@ -429,5 +437,6 @@ def _credentials(identity: Any) -> Credentials | None:
     if isinstance(identity, dict):
         claims = msgspec.json.encode(identity)
         channels = tuple(identity.get("channels") or ())
-        return Credentials(str(identity["sub"]), identity.get("username"), identity.get("exp"), claims, channels)
+        user_id = str(identity["sub"])
+        return Credentials(user_id, identity.get("username"), identity.get("exp"), claims, channels)
     raise Refusal(401, "unauthenticated", "not accepted", (("WWW-Authenticate", "Bearer"),))

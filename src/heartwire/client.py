@@ -31,7 +31,8 @@ class Client(Session):
     """One connected client. Made by the server; handlers receive it.
 
     `send_*`, `ping`, `close` and `kick` may be called from any thread, never block, and are safe after the
-    end: a send raises `ConnectionClosed`, the others do nothing. Everything else belongs to the loop's thread.
+    end: a send raises `ConnectionClosed`, the others do nothing. Everything else belongs to the loop's
+    thread.
 
     Attributes:
         id: its id, unique across servers and restarts.
@@ -138,7 +139,8 @@ class Client(Session):
             self.connection.close(4403, reason, "kicked")
 
     def set_read_deadline(self, seconds: float | None) -> None:
-        """Closes with 4408 (`read_deadline`) in so many seconds from now, unless set again; None takes it back."""
+        """Closes with 4408 (`read_deadline`) in so many seconds from now, unless set again; None takes it
+        back."""
         self.connection.set_due("read", seconds)
 
     # -------------------------------------------------------------- channels

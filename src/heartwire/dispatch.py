@@ -88,7 +88,7 @@ class Dispatcher(JsonReader):
         client: Client | None = conn.owner
         if client is None:
             return
-        self.metrics.disconnects[conn.cause] += 1
+        self.metrics.disconnects[conn.cause or "peer_gone"] += 1
         logger.debug(
             "client %s disconnected: cause=%s code=%d", client.id, conn.cause, conn.code,
             extra={"client_id": client.id, "cause": conn.cause, "code": conn.code},
@@ -153,7 +153,8 @@ class Dispatcher(JsonReader):
         """A message that names an action. True: it goes on asynchronously."""
         message_id = envelope.id
         if message_id is not None and not _valid_id(message_id):
-            self.error(client, bad_field("id", message_id, "an integer or a string of at most 64", '"id": 7'), None)
+            wrong = bad_field("id", message_id, "an integer or a string of at most 64", '"id": 7')
+            self.error(client, wrong, None)
             return False
         name: str = envelope.action
         built_in = self.actions.table.get(name)
@@ -201,10 +202,12 @@ class Dispatcher(JsonReader):
             self.on_action(client, envelope, None)
         else:
             message_id = envelope.id if envelope is not None and _valid_id(envelope.id) else None
-            self.error(client, ActionError("unauthenticated", "send `authenticate` with a token first"), message_id)
+            wrong = ActionError("unauthenticated", "send `authenticate` with a token first")
+            self.error(client, wrong, message_id)
 
     def _envelope(self, client: Client, data: bytes) -> Envelope | None:
-        """The envelope of a text; an empty one for what is no object; None, after an error, if it is not JSON."""
+        """The envelope of a text; an empty one for what is no object; None, after an error, if it is not
+        JSON."""
         try:
             envelope: Envelope = self.decode_envelope(data)
             return envelope
@@ -227,7 +230,8 @@ class Dispatcher(JsonReader):
             detail = f"no action {action[:64]!r} here"
         else:
             detail = "the action must be a string"
-        self.error(client, ActionError("unknown_action", detail), message_id if _valid_id(message_id) else None)
+        reply_to = message_id if _valid_id(message_id) else None
+        self.error(client, ActionError("unknown_action", detail), reply_to)
         return False
 
     def on_bad_json(self, client: Client, detail: str) -> None:

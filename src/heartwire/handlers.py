@@ -28,7 +28,16 @@ class Route(NamedTuple):
 class Handlers:
     """The functions of one server, by what they are for."""
 
-    __slots__ = ("actions", "authenticate", "authorize", "on_binary", "on_connect", "on_disconnect", "on_message", "on_text")
+    __slots__ = (
+        "actions",
+        "authenticate",
+        "authorize",
+        "on_binary",
+        "on_connect",
+        "on_disconnect",
+        "on_message",
+        "on_text",
+    )
 
     def __init__(self) -> None:
         self.actions: Final[dict[str, Route]] = {}

@@ -1,4 +1,4 @@
-"""Why the heartbeat let a client go: four log lines, word for word as the seed wrote them, and their counters.
+"""Why the heartbeat let a client go: four log lines, word for word as the seed wrote them, and counters.
 
 Who is due a ping and who missed one is judged in the core (`Connection.expire`), on one timing wheel and
 without a task or a timer per client. A client is let go exactly once.

@@ -145,8 +145,9 @@ class Listeners:
                 self._reactor.listen(sock.fileno())
             return
         for sock in self.sockets:
-            create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
-            server = await create(self.link, sock=sock, backlog=self._config.backlog)  # type: ignore[operator]
+            unix = sock.family == socket.AF_UNIX
+            create = self._loop.create_unix_server if unix else self._loop.create_server
+            server = await create(self.link, sock=sock, backlog=self._config.backlog)
             self._servers.append(server)
 
     def link(self) -> TransportLink:
@@ -182,7 +183,8 @@ class Listeners:
         link.receive(received)
 
     def hand_over(self, released: Any, received: bytes, protocol: asyncio.Protocol) -> None:
-        """Gives a released connection (a descriptor or a transport) to another protocol, with its first bytes."""
+        """Gives a released connection (a descriptor or a transport) to another protocol, with its first
+        bytes."""
         if isinstance(released, int):
             sock = socket.socket(fileno=released)
             sock.setblocking(False)

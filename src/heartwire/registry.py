@@ -57,7 +57,8 @@ class Registry:
         self.clients: dict[str, Client] = {}
         """By id, in the order of their ids, which grow: `page` relies on it."""
         self.channels: dict[str, Channel] = {}
-        # A user's one client, or the dict of their clients: nearly everybody has one, and a dict costs 232 bytes.
+        # A user's one client, or the dict of their clients: nearly everybody has one, and a dict costs 232
+        # bytes.
         self.members_by_user: dict[str, Client | dict[Client, None]] = {}
 
     # -------------------------------------------------------------- clients and users

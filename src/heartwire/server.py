@@ -68,8 +68,9 @@ class Server:
     def action(self, name: str) -> Callable[[F], F]:
         """Registers the handler of an action: `(client)` or `(client, message)`, sync or async.
 
-        The annotation of `message`, a `Message` or any type msgspec knows, is checked before the handler runs.
-        What it returns, unless None, goes back as `{event: name, data, reply_to}`; `ActionError` is sent as error.
+        The annotation of `message`, a `Message` or any type msgspec knows, is checked before the handler
+        runs. What it returns, unless None, goes back as `{event: name, data, reply_to}`; `ActionError` is
+        sent as error.
 
         Raises:
             ValueError: the name is built in or taken, or the signature does not fit.
@@ -87,7 +88,8 @@ class Server:
         return self._set("on_message", handler)
 
     def on_text(self, handler: F) -> F:
-        """Registers `(client, text)` for every text message, undecoded. The server then sends no JSON of its own."""
+        """Registers `(client, text)` for every text message, undecoded. The server then sends no JSON of its
+        own."""
         return self._set("on_text", handler)
 
     def on_binary(self, handler: F) -> F:
@@ -95,7 +97,7 @@ class Server:
         return self._set("on_binary", handler)
 
     def on_connect(self, handler: F) -> F:
-        """Registers `(client)`, called after the upgrade and before the first message. False refuses (4403)."""
+        """Registers `(client)`, called after the upgrade, before the first message. False refuses (4403)."""
         return self._set("on_connect", handler)
 
     def on_disconnect(self, handler: F) -> F:
@@ -103,12 +105,12 @@ class Server:
         return self._set("on_disconnect", handler)
 
     def authenticate(self, handler: F) -> F:
-        """Registers `(request)`, which decides before the upgrade instead of the token: it returns a user id, a dict
-        of claims with `sub`, or Credentials; None or a raised Refusal refuses."""
+        """Registers `(request)`, which decides before the upgrade instead of the token: it returns a user id,
+        a dict of claims with `sub`, or Credentials; None or a raised Refusal refuses."""
         return self._set("authenticate", handler)
 
     def authorize(self, handler: F) -> F:
-        """Registers `(client, verb, channel) -> bool`, asked for each "join" and "publish" of every channel."""
+        """Registers `(client, verb, channel) -> bool`, asked for each "join" and "publish"."""
         return self._set("authorize", handler)
 
     def _set(self, name: str, handler: F) -> F:
@@ -229,15 +231,19 @@ class Server:
         config = self.config
         interval_ms = round(config.ping_interval * 1000)
         self._engine = Engine(
-            loop.call_soon, loop.call_later, loop.call_soon_threadsafe, tick_ms=max(1, min(10, interval_ms // 8))
+            loop.call_soon,
+            loop.call_later,
+            loop.call_soon_threadsafe,
+            tick_ms=max(1, min(10, interval_ms // 8)),
         )
         self._engine.error_handler = _log_engine_error
         self._dispatcher = dispatcher = Dispatcher()
         dispatcher.configure(
             max_message_size=config.max_message_size, max_fragments=config.max_fragments,
             send_buffer_limit=config.send_buffer_limit, ping_interval=config.ping_interval,
-            ping_timeout=config.ping_timeout, ping_always=config.ping_always, close_timeout=config.close_timeout,
-            handshake_timeout=config.handshake_timeout, message_timeout=config.message_timeout,
+            ping_timeout=config.ping_timeout, ping_always=config.ping_always,
+            close_timeout=config.close_timeout, handshake_timeout=config.handshake_timeout,
+            message_timeout=config.message_timeout,
         )  # fmt: skip
         dispatcher.max_depth = config.max_json_depth
         dispatcher.handler_timeout_s = config.handler_timeout
@@ -252,7 +258,10 @@ class Server:
         self._admission = Admission(config, self._verifier, dispatcher, lambda conn: self._http.take(conn))
         dispatcher.admission = self._admission
         dispatcher.actions = Actions(
-            self._registry, self._admission.authenticate, self._handlers.authorize, config.max_channels_per_client
+            self._registry,
+            self._admission.authenticate,
+            self._handlers.authorize,
+            config.max_channels_per_client,
         )
         self._listeners = Listeners(config, self._engine, dispatcher)
         exposition = Exposition(self._engine, self._registry, self.metrics)
@@ -307,11 +316,12 @@ class Server:
             if behind > 0.001:
                 await asyncio.sleep(behind)
             self._let_go(client, 1012, "drain", round(window * 1000))
-        while self._admission.open:
+        while self._admission.open:  # noqa: ASYNC110 - connections need not know who waits for their end
             await asyncio.sleep(0.02)
 
     def _let_go(self, client: Client, code: int, cause: str, spread_ms: int) -> None:
-        """The registry lets an open client go: the heartbeat says so, and the client is told when to come back."""
+        """The registry lets an open client go: the heartbeat says so, and the client is told when to come
+        back."""
         conn = client.connection
         if not conn.is_open:
             return
@@ -339,7 +349,7 @@ class Server:
         """Connections end, at the latest after `close_timeout`; then handlers, after `handler_timeout`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.config.close_timeout
-        while self._admission.open and loop.time() < end:
+        while self._admission.open and loop.time() < end:  # noqa: ASYNC110 - as in `drain`
             await asyncio.sleep(0.005)
         self._listeners.abort_all()
         await asyncio.sleep(0)
@@ -436,7 +446,7 @@ def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None
         if wanted == "uvloop":
             raise ConfigError("loop", "uvloop is not installed: pip install uvloop") from None
         return None
-    return uvloop.new_event_loop  # type: ignore[no-any-return]
+    return uvloop.new_event_loop
 
 
 def _log_engine_error(error: BaseException) -> None:

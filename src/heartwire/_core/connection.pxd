@@ -26,11 +26,11 @@ cdef class Connection(Endpoint):
     cdef readonly object reason         # the close reason, received or ours
     cdef readonly uint16_t code         # the close code, received or ours
     cdef public uint8_t special         # not 0: messages go to the sink's on_special
-    cdef public uint8_t errors_in_a_row # error events without an accepted action between
+    cdef public uint8_t errors_in_a_row  # error events without an accepted action between
     cdef uint8_t ending                 # the enum at the top of connection.pyx
-    cdef uint8_t pumping                   # messages are being parsed and delivered right now
+    cdef uint8_t pumping                # messages are being parsed and delivered right now
     cdef uint8_t was_open
-    cdef uint8_t ping_stopped              # the heartbeat has let go of it
+    cdef uint8_t ping_stopped           # the heartbeat has let go of it
     # where it comes from
     cdef uint8_t peer_family            # 4, 6, or 0: a Unix socket
     cdef uint16_t peer_port

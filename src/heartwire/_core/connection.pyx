@@ -17,9 +17,9 @@ from time import time
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
-from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from heartwire._core.csrc cimport *
@@ -27,6 +27,8 @@ from heartwire._core.engine cimport Endpoint, Engine
 from heartwire._core.link cimport HOLD, Link, Settings, Sink, milliseconds
 
 from heartwire.errors import ConnectionClosed, LocalProtocolError
+
+__all__ = ["Connection"]
 
 
 cdef enum:
@@ -55,7 +57,8 @@ cdef dict DUE_NAMES = {which: name for name, which in DUES.items()}
 cdef class Connection(Endpoint):
     """One peer. Made by its link: `Connection(engine, sink, link, fd)`."""
 
-    def __cinit__(self, Engine engine, Sink sink, Link link, int fd=-1, uint32_t slot=0, uint32_t generation=0):
+    def __cinit__(self, Engine engine, Sink sink, Link link, int fd=-1, uint32_t slot=0,
+                  uint32_t generation=0):
         hw_conn_init(&self.c, fd, slot, generation)
         self.engine = engine
         self.sink = sink
@@ -310,7 +313,8 @@ cdef class Connection(Endpoint):
         cdef int rc = hw_conn_shared(&self.c, frame, self.sink.settings.send_limit)
         if rc == HW_OK:
             if self.dirty:
-                # The previous broadcast has not left: were more read now, healthy members would end as slow ones.
+                # The previous broadcast has not left: were more read now, healthy members would end as
+                # slow ones.
                 self.engine.overrun = True
             self.messages_out += 1
             self.engine.totals.messages_out += 1
@@ -338,8 +342,8 @@ cdef class Connection(Endpoint):
         Args:
             data: str or bytes-like; a str is sent as UTF-8.
         Raises:
-            ConnectionClosed: it is not OPEN, or more than the send-buffer limit was waiting (it is then closed
-                with 4503).
+            ConnectionClosed: it is not OPEN, or more than the send-buffer limit was waiting (it is then
+                closed with 4503).
         """
         cdef const char *p
         cdef Py_ssize_t n
@@ -590,6 +594,7 @@ cdef class Connection(Endpoint):
         """Reads on after a Sink's HOLD. What was received meanwhile comes first."""
         cdef Engine engine = self.engine
         cdef uint32_t paused
+        cdef uint32_t left
         if engine is None or not hw_state_clear(&self.c.state, HW_READ_PAUSED) or self.pumping:
             return
         if hw_state_phase(&self.c.state) == HW_CLOSED:
@@ -598,7 +603,8 @@ cdef class Connection(Endpoint):
         paused = engine.now_ms - self.paused_at
         if hw_state_has(&self.c.state, HW_PING_OUTSTANDING) and self.c.due[HW_DUE_PING]:
             # time in which we did not read does not count against the peer
-            engine.set_due(self, HW_DUE_PING, max(<int32_t>(self.c.due[HW_DUE_PING] - engine.now_ms), 0) + paused)
+            left = max(<int32_t>(self.c.due[HW_DUE_PING] - engine.now_ms), 0)
+            engine.set_due(self, HW_DUE_PING, left + paused)
         self.pump_pending()
         if not hw_state_has(&self.c.state, HW_READ_PAUSED) and not self.armed_read:
             self.link.want(self)
@@ -631,8 +637,10 @@ cdef class Connection(Endpoint):
 
     def refuse(self, bytes response):
         """Answers the request head with an HTTP error; the connection ends without having been OPEN."""
-        if self.engine is None or hw_conn_bytes(&self.c, self.cork(), <const uint8_t *>PyBytes_AS_STRING(response),
-                                                PyBytes_GET_SIZE(response)) != HW_OK:
+        if self.engine is None:
+            return
+        if hw_conn_bytes(&self.c, self.cork(), <const uint8_t *>PyBytes_AS_STRING(response),
+                         PyBytes_GET_SIZE(response)) != HW_OK:
             return
         if hw_state_step(&self.c.state, HW_CONNECTING, HW_CLOSING):
             self.ending = ENDING_LINGER
@@ -697,7 +705,7 @@ cdef class Connection(Endpoint):
             self.link.want(self)
 
     def close(self, uint16_t code=1000, reason="", cause="server_closed"):
-        """Starts the closing handshake: what is queued, then CLOSE. Idempotent, from any thread, in any state."""
+        """Starts the closing handshake: what is queued, then CLOSE. Idempotent, any thread, any state."""
         cdef Engine engine = self.engine
         if engine is None or hw_state_phase(&self.c.state) != HW_OPEN:
             return
@@ -729,7 +737,8 @@ cdef class Connection(Endpoint):
         hw_wheel_remove(&engine.wheel, &self.c.timer)
         self.account(0)
         if self.drain_waiters is not None:
-            self.wake_drained(ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone"))
+            self.wake_drained(ConnectionClosed(self.code or 1006, self.reason or "",
+                                               self.cause or "peer_gone"))
         try:
             if self.was_open:
                 engine.totals.closed += 1

@@ -33,6 +33,8 @@ from heartwire._core.csrc cimport (
     hw_wheel_remove,
 )
 
+__all__ = ["Endpoint", "Engine"]
+
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident() noexcept
@@ -427,8 +429,8 @@ cdef class Engine:
 
     @property
     def receive_buffer(self):
-        """The buffer every receive of this loop goes to, for links written in Python. Writable; its content is
-        valid until the next receive. Lives as long as the engine."""
+        """The buffer every receive of this loop goes to, for links written in Python. Writable; its content
+        is valid until the next receive. Lives as long as the engine."""
         return PyMemoryView_FromMemory(<char *>self.buffer, self.buffer_size, PyBUF_WRITE)
 
     @property

@@ -7,9 +7,19 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from heartwire._core.connection cimport Connection
-from heartwire._core.csrc cimport HW_E_SLOW, HW_OK, HW_OP_BINARY, HW_OP_TEXT, hw_shared, hw_shared_drop, hw_shared_new
+from heartwire._core.csrc cimport (
+    HW_E_SLOW,
+    HW_OK,
+    HW_OP_BINARY,
+    HW_OP_TEXT,
+    hw_shared,
+    hw_shared_drop,
+    hw_shared_new,
+)
 from heartwire._core.engine cimport Engine
 from heartwire._core.session cimport Session
+
+__all__ = ["Frame", "fan_out"]
 
 
 cdef class Frame:

@@ -1,10 +1,15 @@
-"""The shortcut for ordinary upgrade requests: see csrc/head.h. Whatever it does not know, `heartwire.http_head` judges."""
+"""The shortcut for ordinary upgrade requests: see csrc/head.h.
+
+Whatever it does not know, `heartwire.http_head` judges.
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport uint8_t
 
 from heartwire._core.csrc cimport hw_head, hw_head_read, hw_span
+
+__all__ = ["OrdinaryHead", "read_ordinary_head"]
 
 
 cdef object text(const char *p, hw_span span):

@@ -11,9 +11,11 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t
 
 from heartwire._core.connection cimport Connection
-from heartwire._core.csrc cimport HW_JSON_ACTION, HW_JSON_DEEP, HW_OP_TEXT, hw_jsonscan
+from heartwire._core.csrc cimport HW_JSON_ACTION, HW_JSON_DEEP, hw_jsonscan
 from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport HOLD, Sink
+
+__all__ = ["JsonReader", "PayloadView"]
 
 
 cdef class PayloadView:
@@ -77,7 +79,8 @@ cdef class JsonReader(Sink):
                 self.on_bad_json(conn.owner, f"nested deeper than {self.max_depth}")
                 return 0
             if conn.special:
-                return HOLD if self.on_special(conn.owner, PyBytes_FromStringAndSize(<char *>p, n), True) else 0
+                data = PyBytes_FromStringAndSize(<char *>p, n)
+                return HOLD if self.on_special(conn.owner, data, True) else 0
             if found == HW_JSON_ACTION:
                 return self.read_envelope(conn, p, n)
             try:

@@ -17,13 +17,15 @@ from heartwire._core.csrc cimport (
 )
 from heartwire._core.engine cimport Endpoint
 
+__all__ = ["Link", "Sink"]
+
 
 cdef enum:
     PUSH_MOST = 262144  # of one call of `write`: what it does not take is copied again the next time
 
 
 cdef class Link:
-    """What carries a connection's bytes. Python subclasses override the `def` methods; the reactor the C ones.
+    """What carries a connection's bytes. Python subclasses override `def` methods; the reactor the C ones.
 
     A link with a descriptor leaves `write` alone: the core sends by itself.
     """
@@ -114,12 +116,14 @@ cdef class Sink:
         settings: see `configure`.
     """
 
-    def configure(self, *, max_message_size=1 << 20, max_fragments=16384, send_buffer_limit=1 << 20, head_limit=16384,
-                  ping_interval=30.0, ping_timeout=60.0, ping_always=False, close_timeout=5.0,
-                  handshake_timeout=10.0, message_timeout=60.0, rsv1=False, gated_message_size=16384):
+    def configure(self, *, max_message_size=1 << 20, max_fragments=16384, send_buffer_limit=1 << 20,
+                  head_limit=16384, ping_interval=30.0, ping_timeout=60.0, ping_always=False,
+                  close_timeout=5.0, handshake_timeout=10.0, message_timeout=60.0, rsv1=False,
+                  gated_message_size=16384):
         """Sets the limits (bytes) and times (seconds; 0 turns a heartbeat off) of all its connections.
 
-        `gated_message_size` bounds the messages of connections whose `special` has bit 1 (not authenticated yet).
+        `gated_message_size` bounds the messages of connections whose `special` has bit 1 (not authenticated
+        yet).
         """
         self.settings.limits.max_message = max_message_size
         self.settings.limits.max_fragments = max_fragments
@@ -151,7 +155,8 @@ cdef class Sink:
 
     def on_head(self, conn, head):
         """A request head is complete (bytes, with its empty line). Answer by `accept`, `refuse` or `release`,
-        now or later; until then the connection is not read from. `head` is None if it grew beyond the limit."""
+        now or later; until then the connection is not read from. `head` is None if it grew beyond the
+        limit."""
 
     def on_text(self, conn, text):
         """A text message. True: stop reading until `conn.resume()`."""

@@ -9,12 +9,12 @@ descriptor was reused, finds a newer generation and is dropped (I6).
 import errno as _errno
 from os import strerror
 
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from posix.unistd cimport close, getpid
 
 from heartwire._core.connection cimport Connection
@@ -29,6 +29,8 @@ from heartwire._core.csrc cimport (
 from heartwire._core.engine cimport Endpoint, Engine
 from heartwire._core.link cimport Link, Sink
 from heartwire._core.linux cimport *
+
+__all__ = ["Reactor"]
 
 
 cdef enum:
@@ -187,9 +189,9 @@ cdef class Reactor(Link):
         cdef sockaddr_storage address
         cdef socklen_t size
         cdef int fd
-        cdef int i
+        cdef int _i
         cdef Connection conn
-        for i in range(ACCEPTS):
+        for _i in range(ACCEPTS):
             size = sizeof(address)
             fd = accept4(listener, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
@@ -256,7 +258,8 @@ cdef class Reactor(Link):
             conn = <Connection>self.slots[slot]
             if mask & EPOLLOUT:
                 conn.flush()
-            if mask & (EPOLLIN | EPOLLRDHUP) and conn.watching and not hw_state_has(&conn.c.state, HW_READ_PAUSED):
+            if (mask & (EPOLLIN | EPOLLRDHUP) and conn.watching
+                    and not hw_state_has(&conn.c.state, HW_READ_PAUSED)):
                 self.readable(conn)
             elif mask & (EPOLLERR | EPOLLHUP):
                 conn.lost(socket_error(conn.c.fd))
@@ -272,8 +275,8 @@ cdef class Reactor(Link):
     cdef void readable(self, Connection conn) noexcept:
         cdef Engine engine = self.engine
         cdef ssize_t n
-        cdef int i
-        for i in range(ROUNDS):
+        cdef int _i
+        for _i in range(ROUNDS):
             n = hw_conn_recv(&conn.c, engine.buffer, engine.buffer_size)
             if n > 0:
                 conn.receive(engine.buffer, n)

@@ -6,12 +6,12 @@ the connection's end was told.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t
 
 from heartwire._core.connection cimport Connection
 from heartwire._core.csrc cimport HW_OP_BINARY, HW_OP_TEXT
 from heartwire._core.json_reader cimport JsonReader
+
+__all__ = ["Session"]
 
 
 cdef extern from "Python.h":
