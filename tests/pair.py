@@ -7,7 +7,6 @@ from typing import Any
 from heartwire._core.connection import Connection
 from heartwire._core.engine import Engine
 from heartwire._core.link import Sink
-
 from heartwire.testing import FakeLink, Frame, FramePeer, ManualClock, RecordingSink
 
 

@@ -400,4 +400,6 @@ def _valid_id(message_id: Any) -> bool:
     if isinstance(message_id, str):
         return len(message_id) <= 64
     # 64 bits, since a longer number is read back differently by different clients.
-    return isinstance(message_id, int) and not isinstance(message_id, bool) and -(1 << 63) <= message_id < 1 << 64
+    if isinstance(message_id, bool):
+        return False
+    return isinstance(message_id, int) and -(1 << 63) <= message_id < 1 << 64

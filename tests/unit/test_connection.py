@@ -7,9 +7,9 @@ import gc
 from typing import Any
 
 import pytest
-from heartwire._core.connection import Connection
 
 from heartwire import ConnectionClosed, LocalProtocolError
+from heartwire._core.connection import Connection
 from heartwire.testing import (
     BINARY,
     CLOSE,

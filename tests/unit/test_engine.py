@@ -8,10 +8,10 @@ import threading
 from typing import Any
 
 import pytest
+
 from heartwire._core.connection import Connection
 from heartwire._core.engine import Engine
 from heartwire._core.link import Link, Sink
-
 from heartwire.testing import CLOSE, TEXT, FakeLink, ManualClock, RecordingSink, build_frame
 from pair import Pair, texts
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from heartwire._core.connection import Connection
 from heartwire._core.fanout import Frame, fan_out
 from heartwire._core.session import Session
-
 from heartwire.testing import BINARY, CLOSE, RecordingSink
 from pair import Pair, texts
 

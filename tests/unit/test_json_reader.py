@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from heartwire._core.connection import Connection
 from heartwire._core.json_reader import JsonReader
-
 from heartwire.messages import Envelope
 from heartwire.testing import TEXT, build_frame
 from pair import Pair

@@ -6,11 +6,11 @@ import contextlib
 import random
 
 import pytest
+
+from heartwire import ConnectionClosed
 from heartwire._core.fanout import Frame as SharedFrame
 from heartwire._core.fanout import fan_out
 from heartwire._core.session import Session
-
-from heartwire import ConnectionClosed
 from heartwire.testing import CLOSE, PING, PONG, TEXT, FakeLink, FramePeer, RecordingSink, build_frame
 from pair import Pair, texts
 

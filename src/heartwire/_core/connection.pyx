@@ -318,7 +318,8 @@ cdef class Connection(Endpoint):
                 self.engine.overrun = True
             self.messages_out += 1
             self.engine.totals.messages_out += 1
-            self.account(hw_conn_waiting(&self.c))  # the sends of a large fan-out take several turns of the loop
+            # The sends of a large fan-out take several turns of the loop.
+            self.account(hw_conn_waiting(&self.c))
             self.engine.mark_dirty(self)
         return rc
 

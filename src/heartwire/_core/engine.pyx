@@ -383,8 +383,8 @@ cdef class Engine:
         return True
 
     def run_posted(self):
-        """Runs what other threads had posted by now, in order, as one batch. What they post meanwhile waits for
-        the next turn of the loop: a thread that never stops cannot keep the loop from its sockets."""
+        """Runs what other threads had posted by now, in order, as one batch. What they post meanwhile waits
+        for the next turn of the loop: a thread that never stops cannot keep the loop from its sockets."""
         cdef object call
         cdef Py_ssize_t left = len(self.posted)
         cdef bint outermost = self.begin()

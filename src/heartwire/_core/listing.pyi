@@ -1,6 +1,6 @@
 from typing import Any, TypeVar
 
-Value = TypeVar("Value")
+__all__ = ["page_after"]
 
 def page_after(items: dict[str, Value], after: str | None, limit: int) -> tuple[list[Value], bool]: ...
 def pick_after(members: dict[Value, Any], after: str | None, limit: int) -> tuple[list[Value], bool]: ...
