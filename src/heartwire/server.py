@@ -266,7 +266,12 @@ class Server:
         self._listeners = Listeners(config, self._engine, dispatcher)
         exposition = Exposition(self._engine, self._registry, self.metrics)
         api = HttpApi(
-            self._registry, dispatcher.actions, exposition, config.api_keys(), config.metrics_public, self._not_ready
+            self._registry,
+            dispatcher.actions,
+            exposition,
+            config.api_keys(),
+            config.metrics_public,
+            self._not_ready,
         )
         self._http = HttpServer(config, api, self._listeners)
         try:

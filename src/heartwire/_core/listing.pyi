@@ -1,6 +1,10 @@
+"""Types of listing.pyx, where the contracts are."""
+
 from typing import Any, TypeVar
 
-__all__ = ["page_after"]
+__all__ = ["page_after", "pick_after"]
 
-def page_after(items: dict[str, Value], after: str | None, limit: int) -> tuple[list[Value], bool]: ...
-def pick_after(members: dict[Value, Any], after: str | None, limit: int) -> tuple[list[Value], bool]: ...
+_Value = TypeVar("_Value")
+
+def page_after(items: dict[str, _Value], after: str | None, limit: int) -> tuple[list[_Value], bool]: ...
+def pick_after(members: dict[_Value, Any], after: str | None, limit: int) -> tuple[list[_Value], bool]: ...
