@@ -81,7 +81,9 @@ class Dispatcher(JsonReader):
             self.actions.left(client, channel)
         reader = client.reader
         if isinstance(reader, asyncio.Future) and not reader.done():
-            reader.set_exception(ConnectionClosed(conn.code, conn.reason, conn.cause))
+            reader.set_exception(
+                ConnectionClosed(conn.code, conn.reason or "", conn.cause or "peer_gone")
+            )
 
     def on_closed(self, conn: Connection) -> None:
         self.admission.connection_closed(conn)

@@ -7,7 +7,6 @@ bytes it has read; an upgrade request that comes later on such a kept-alive conn
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, Any, Final

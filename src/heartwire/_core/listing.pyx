@@ -9,6 +9,8 @@ from cpython.object cimport PyObject
 
 from heartwire._core.session cimport Session
 
+__all__ = ["page_after", "pick_after"]
+
 
 cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object text)

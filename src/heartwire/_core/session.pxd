@@ -13,5 +13,5 @@ cdef class Session:
     cdef public object state          # the application's own; cleared after on_disconnect
     cdef public object user_agent     # str or None
     cdef public object request        # during on_connect, or for good with keep_request
-    cdef public object reader         # asyncio.Future of the read_json under way, bytes it left unread, or None
+    cdef public object reader         # asyncio.Future of the read_json under way, bytes left unread, or None
     cdef public object running        # asyncio.Task of the handler under way, or None
