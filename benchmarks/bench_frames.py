@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
-from heartwire._core.connection import Connection
-from heartwire._core.engine import Engine
-from heartwire._core.link import Sink
 from websockets.server import ServerProtocol
 
+from heartwire._core.connection import Connection
+from heartwire._core.engine import Engine
 from heartwire._core.frames import build_frame_header, parse_frame_header
+from heartwire._core.link import Sink
 
 BATCH = 64
 OPENING = (

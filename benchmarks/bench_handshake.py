@@ -10,10 +10,10 @@ from typing import Any
 
 import jwt
 import pytest
-from heartwire._core.head import read_ordinary_head
 from websockets.server import ServerProtocol
 
 from heartwire import handshake
+from heartwire._core.head import read_ordinary_head
 from heartwire.auth import TokenVerifier
 from heartwire.http_head import Request, classify
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import jwt
 import pytest
-from heartwire._core.connection import Connection
-from heartwire._core.link import Link
 
 from heartwire import Server
+from heartwire._core.connection import Connection
 from heartwire._core.frames import apply_mask, build_frame_header
+from heartwire._core.link import Link
 
 Call = tuple[Any, ...]
 """A function and its arguments."""

@@ -33,7 +33,7 @@ def token(sub: str = "alice", *, expires_in: float = 3600, secret: str = SECRET,
 async def until(condition: Callable[[], object]) -> None:
     """Waits for what no event tells of, such as the state of a server in another process."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.002)
 
 

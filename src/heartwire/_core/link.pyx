@@ -4,6 +4,7 @@ import errno as _errno
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.math cimport ceil
 from libc.stdint cimport uint8_t, uint32_t
 
 from heartwire._core.csrc cimport (
@@ -184,4 +185,4 @@ cdef class Sink:
 
 
 cdef uint32_t milliseconds(seconds) except? 0xFFFFFFFF:
-    return <uint32_t>min(max(int(seconds * 1000), 0), 2_000_000_000)
+    return <uint32_t>min(max(int(ceil(seconds * 1000)), 0), 2_000_000_000)  # deadlines are never early
