@@ -61,12 +61,16 @@ async def open_sockets(config: ServerConfig) -> list[socket.socket]:
         for sock in sockets:
             sock.close()
         raise
-    for sock in sockets:
-        # Accepted sockets inherit both.
+    return sockets
+
+
+def _set_options(sock: socket.socket, config: ServerConfig) -> None:
+    """Non-blocking; TCP sends at once and gives up in time. Accepted sockets inherit the latter two."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.ping_timeout * 1000))
-    return sockets
 
 
 def _unix_socket(path: Path, backlog: int) -> socket.socket:
@@ -97,6 +101,8 @@ def _systemd_sockets() -> list[socket.socket]:
     count = int(os.environ.get("LISTEN_FDS", "0"))
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
+    for fd in range(SYSTEMD_FIRST_FD, SYSTEMD_FIRST_FD + count):
+        os.set_inheritable(fd, False)  # they came through an exec, and shall go no further
     return [socket.socket(fileno=fd) for fd in range(SYSTEMD_FIRST_FD, SYSTEMD_FIRST_FD + count)]
 
 
@@ -137,7 +143,7 @@ class Listeners:
         """
         self.sockets = await open_sockets(self._config)
         for sock in self.sockets:
-            sock.setblocking(False)
+            _set_options(sock, self._config)
         if self._epoll:
             self._reactor = Reactor(self._engine, self._sink)
             self._loop.add_reader(self._reactor.fileno(), self._reactor.on_ready)

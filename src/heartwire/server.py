@@ -62,6 +62,7 @@ class Server:
         self._heartbeat = Heartbeat(self.metrics)
         self._state: Literal["new", "running", "draining", "stopped"] = "new"
         self._ended: asyncio.Event | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
     # -------------------------------------------------------------- handlers
 
@@ -295,19 +296,24 @@ class Server:
         Readiness goes at once; new handshakes get 503 during `drain_delay`; then 1012 goes out spread over
         `drain_window`, each with its own `reconnect_in`; what is left after `drain_timeout` is aborted.
         """
+        if self._stopping is not None:
+            await self.stop()
         if self._state != "running":
             return
         self._state = "draining"
         self._admission.draining = True
-        notify_systemd("STOPPING=1")
         logger.info("draining %d clients", len(self._registry.clients))
         loop = asyncio.get_running_loop()
         end = loop.time() + self.config.drain_timeout
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout_at(end):
                 if self._registry.clients:
-                    await asyncio.sleep(self.config.drain_delay)
+                    await self._pause(self.config.drain_delay)
                 await self._send_away(end - loop.time())
+        except TimeoutError:
+            for client in list(self._registry.clients.values()):
+                client.connection.abort("drain", 1012)
+            self._listeners.abort_all()
         await self.stop()
 
     async def _send_away(self, time_left: float) -> None:
@@ -319,10 +325,17 @@ class Server:
         for i, client in enumerate(clients):
             behind = start + window * i / len(clients) - loop.time()
             if behind > 0.001:
-                await asyncio.sleep(behind)
+                await self._pause(behind)
             self._let_go(client, 1012, "drain", round(window * 1000))
         while self._admission.open:  # noqa: ASYNC110 - connections need not know who waits for their end
             await asyncio.sleep(0.02)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but not longer than the server runs: somebody may stop it during a drain."""
+        assert self._ended is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
 
     def _let_go(self, client: Client, code: int, cause: str, spread_ms: int) -> None:
         """The registry lets an open client go: the heartbeat says so, and the client is told when to come
@@ -334,9 +347,14 @@ class Server:
         conn.close(code, f"reconnect_in={random.randint(0, max(spread_ms, 1))}", cause)
 
     async def stop(self) -> None:
-        """Closes every client with 1001 now and stops serving. Idempotent."""
+        """Closes every client with 1001 now and stops serving. Idempotent; a second call waits for the first."""
         if self._state in ("new", "stopped"):
             return
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         self._state = "draining"
         self._admission.draining = True
         await self._listeners.close()
@@ -398,6 +416,7 @@ class Server:
         ending: list[asyncio.Task[None]] = []
 
         def on_signal(gently: bool) -> None:
+            notify_systemd("STOPPING=1")
             if ending or not gently:
                 logger.info("stopping")
                 ending.append(loop.create_task(self.stop()))
