@@ -1,4 +1,4 @@
-"""The heartbeat over real sockets: who is pinged, who is let go, and what the log says (protocol.md 1 and 5)."""
+"""The heartbeat over real sockets: who is pinged, who is let go, what the log says (protocol.md 1, 5)."""
 
 from __future__ import annotations
 
