@@ -347,7 +347,7 @@ class Server:
         conn.close(code, f"reconnect_in={random.randint(0, max(spread_ms, 1))}", cause)
 
     async def stop(self) -> None:
-        """Closes every client with 1001 now and stops serving. Idempotent; a second call waits for the first."""
+        """Closes every client with 1001 now and stops serving. A second call waits for the first."""
         if self._state in ("new", "stopped"):
             return
         if self._stopping is None:
