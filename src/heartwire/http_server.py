@@ -88,10 +88,14 @@ class HttpServer:
         version = request.version
         lines = [f"{request.method} {request.raw_path} HTTP/{version.major}.{version.minor}".encode()]
         lines += [name + b": " + value for name, value in request.raw_headers]
-        transport = request.transport
+        protocol: Any = request.protocol
+        transport = protocol.transport
         if transport is not None:  # uvloop's is no subclass of asyncio.Transport
+            # aiohttp is told that its connection ended: else it would write an answer among our frames.
+            protocol.transport = None
+            protocol.connection_lost(None)
             self._listeners.adopt(transport, b"\r\n".join(lines) + b"\r\n\r\n" + tail.data)
-        return web.Response()  # never sent: the connection has another owner by now
+        return web.Response()  # never sent
 
 
 def _runner(app: web.Application) -> web.AppRunner:
