@@ -133,7 +133,8 @@ class Exposition(Collector):
             labels=["status", "code"],
         )
         for words, count in metrics.refusals.items():
-            refused.add_metric(words.split(" ", 1), count)
+            status, _, code = words.rpartition(" ")
+            refused.add_metric([status or "other", code], count)
         yield refused
 
 

@@ -105,6 +105,8 @@ class ChannelCalls:
 
     async def channels(self, request: web.Request) -> web.StreamResponse:
         """Written in slices: there may be 100,000 of them, and clients are waiting."""
+        if request.method == "HEAD":
+            return web.Response(content_type="application/json")
         answer = None
         part = bytearray(b"{")
         separator = b""

@@ -71,7 +71,7 @@ class Broadcast(Request):
         description="Who gets it. If left out: `client` if there is a `client_id`, else `user` if there is a "
         "`user_id`, else `channel` if there is one, else `global`. `user_except` is everybody, or with "
         "`channel` its members, but that user.",
-        examples=["channel"],
+        examples=["global"],
         extra={"expected": "one of channel, global, authenticated, user, user_except, client"},
     )] = None  # fmt: skip
     idempotency_key: Annotated[Annotated[str, Meta(min_length=1, max_length=128)] | None, Meta(

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 __all__ = ["Metrics"]
+
+LABELS_MOST: Final = 100
+
+
+class LabelCounter(Counter[str]):
+    """Counts by label; labels beyond the hundredth count as `other`.
+
+    Applications choose error codes, and one that puts an id into them must not fill the memory.
+    """
+
+    def __setitem__(self, label: str, count: int) -> None:
+        if label in self or len(self) < LABELS_MOST:
+            super().__setitem__(label, count)
+        else:  # count is 1: what is not there counted 0
+            super().__setitem__("other", self["other"] + count)
 
 
 class Metrics:
@@ -18,8 +34,8 @@ class Metrics:
         """By cause."""
         self.ping_stopped: Counter[str] = Counter(invalid=0, unregistered=0, nil_during_ping=0, send_error=0)
         """By reason: why the heartbeat let a client go."""
-        self.refusals: Counter[str] = Counter()
+        self.refusals: Counter[str] = LabelCounter()
         """Handshakes refused, by HTTP status and code, as `401 token_invalid`."""
-        self.errors: Counter[str] = Counter()
+        self.errors: Counter[str] = LabelCounter()
         """`error` events sent, by code."""
         self.bad_json = 0

@@ -26,9 +26,15 @@ REASONS: Final = {
     413: "The body is too large.",
     503: "Not ready.",
 }
-PATH_PARAMETERS: Final = {
-    "id": "The id of a client or of a user, percent-encoded.",
-    "name": "The name of a channel, `/` in it percent-encoded.",
+PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "id": {
+        "description": "The id of a client or of a user, percent-encoded.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "name": {
+        "description": "The name of a channel, `/` in it percent-encoded.",
+        "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_\-=@,.;:/]{1,200}$"},
+    },
 }
 TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
 
@@ -95,21 +101,12 @@ def _operation(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _operation_id(endpoint: Endpoint) -> str:
-    words = re.findall(r"\w+", endpoint.path)
-    return "_".join([endpoint.method.lower(), *(word for word in words if word != "api")])
+    return "_".join([endpoint.method.lower(), *re.findall(r"\w+", endpoint.path)])
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "description": PATH_PARAMETERS[name],
-            "schema": {"type": "string", "minLength": 1},
-        }
-        for name in re.findall(r"{(\w+)}", path)
-    ]
+    names = re.findall(r"{(\w+)}", path)
+    return [{"name": name, "in": "path", "required": True, **PATH_PARAMETERS[name]} for name in names]
 
 
 def _query_parameters(query: type[Request] | None) -> list[dict[str, Any]]:
