@@ -548,3 +548,15 @@ def test_a_peer_over_a_link_reads_what_a_real_one_would() -> None:
     pair.conn.send(TEXT, "seen")
     assert texts(pair.sent()) == ["seen"]
     assert isinstance(pair.peer, FramePeer)
+
+
+def test_a_violation_while_we_close_loses_nothing_that_was_queued() -> None:
+    pair = Pair()
+    pair.conn.send(TEXT, "queued")
+    pair.conn.close(4000)
+    pair.link.feed(b"\xff\xff")
+    frames = pair.sent()
+    assert texts(frames) == ["queued"]
+    assert frames[-1].close_code == 4000
+    pair.link.eof()
+    assert (pair.conn.phase, pair.conn.cause) == ("CLOSED", "server_closed")

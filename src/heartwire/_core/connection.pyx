@@ -190,10 +190,10 @@ cdef class Connection(Endpoint):
                 at = n
                 if phase == HW_OPEN:
                     self.end(ev.code, (<bytes>ev.reason).decode(), FAILURES[ev.code], LINGER_MS)
-                    self.ending = ENDING_LINGER
-                    self.linger_left = LINGER_BYTES
                 else:
-                    self.finish()
+                    self.engine.mark_dirty(self)  # what is queued still leaves, our CLOSE behind it (I9)
+                self.ending = ENDING_LINGER
+                self.linger_left = LINGER_BYTES
                 break
             if kind == HW_EV_MEMORY:
                 self.lost(_errno.ENOMEM)

@@ -34,6 +34,7 @@ class FakeLink(Link):
         wants_write: True while it waits for `unblock`.
         eof_sent: the sending side was shut.
         closes: how often the socket was closed: once, in the end.
+        late_writes: how often something was written after that: never.
     """
 
     def __init__(self, engine: Engine, sink: Sink) -> None:
@@ -45,6 +46,7 @@ class FakeLink(Link):
         self.wants_write = False
         self.eof_sent = False
         self.closes = 0
+        self.late_writes = 0
         self.writes: list[int] = []
         """Bytes taken by each write, in order."""
         self._fault: int | None = None
@@ -82,7 +84,8 @@ class FakeLink(Link):
 
     def write(self, conn: Connection, data: bytes) -> int:
         if self.closes:
-            raise AssertionError("a write after the link was closed")
+            self.late_writes += 1
+            raise BrokenPipeError(errno_module.EPIPE, "the link was closed")
         if self._fault is not None:
             error, self._fault = self._fault, None
             raise OSError(error, os.strerror(error))
