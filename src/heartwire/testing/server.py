@@ -84,6 +84,18 @@ class BackgroundServer:
         """Runs a coroutine in the server's loop and waits for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
+    def until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+        """Asks `condition` in the server's loop, every few milliseconds, until it is true.
+
+        Raises:
+            TimeoutError: it did not become true in so many seconds.
+        """
+        end = time.monotonic() + timeout
+        while not self.call(condition):
+            if time.monotonic() > end:
+                raise TimeoutError(f"still not so after {timeout} s")
+            time.sleep(0.002)
+
 
 @contextmanager
 def background_server(server: Server | None = None, **options: Any) -> Iterator[BackgroundServer]:
