@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from heartwire import ConnectionClosed, LocalProtocolError
 from heartwire._core.connection import Connection
 from heartwire._core.fanout import Frame, fan_out
 from heartwire._core.session import Session
-
-from heartwire import ConnectionClosed, LocalProtocolError
 from heartwire.testing import BINARY, CLOSE, CONTINUATION, PING, TEXT, ManualClock, RecordingSink
 from pair import Pair, texts
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from heartwire._core.connection import Connection
 from heartwire._core.reactor import Reactor
-
 from heartwire.testing import CLOSE, TEXT, FramePeer, ManualClock, RecordingSink, build_frame
 
 HEAD = b"GET / HTTP/1.1\r\n\r\n"

@@ -6,9 +6,9 @@ import socket
 from typing import Any
 
 import pytest
+
 from heartwire._core.connection import Connection
 from heartwire._core.reactor import Reactor
-
 from heartwire.testing import (
     CLOSE,
     PING,

@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 import pytest
-from heartwire._core.session import Session
 
 from heartwire import Client, ConnectionClosed, Server
+from heartwire._core.session import Session
 from heartwire.testing import CLOSE, TEXT, FramePeer, background_server
 from pair import Pair, texts
 

@@ -606,7 +606,8 @@ cdef class Connection(Endpoint):
             # time in which we did not read does not count against the peer
             # (expire has put it off already, if the pause was long: never more than the whole time is left)
             left = max(<int32_t>(self.c.due[HW_DUE_PING] - engine.now_ms), 0)
-            engine.set_due(self, HW_DUE_PING, min(left + paused, self.sink.settings.ping_timeout_ms or UINT32_MAX))
+            engine.set_due(self, HW_DUE_PING,
+                           min(left + paused, self.sink.settings.ping_timeout_ms or UINT32_MAX))
         self.pump_pending()
         if not hw_state_has(&self.c.state, HW_READ_PAUSED) and not self.armed_read:
             self.link.want(self)
