@@ -42,8 +42,11 @@ _CONFIG_VARIABLE: Final = "HEARTWIRE_CONFIG"
 _HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 # What the system says when a server may not have the address it asked for.
 _BIND_ERRORS: Final = frozenset(
-    (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
-)
+    (
+        errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM,
+        errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    )
+)  # fmt: skip
 
 
 class Setting(NamedTuple):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Listeners", "notify_systemd", "open_sockets"]
 
 SYSTEMD_FIRST_FD: Final = 3
+UNIX_PATH_MOST: Final = 107 if sys.platform == "linux" else 103  # unix(7); beyond it Python gives no errno
 
 
 async def open_sockets(config: ServerConfig) -> list[socket.socket]:
@@ -75,6 +76,8 @@ def _set_options(sock: socket.socket, config: ServerConfig) -> None:
 
 def _unix_socket(path: Path, backlog: int) -> socket.socket:
     """A listening Unix socket; one that a dead server left behind is replaced, a live one is not."""
+    if len(os.fsencode(path)) > UNIX_PATH_MOST:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "the path exists and is not a socket", str(path))

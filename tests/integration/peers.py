@@ -9,15 +9,17 @@ import json
 import os
 import struct
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jwt
+from jwt.warnings import InsecureKeyLengthWarning
 from websockets.asyncio.client import ClientConnection, connect
 
 from heartwire import Client, Server
 
-SECRET = "a secret of the tests, long enough for HS256"
+SECRET = "a-secret-of-the-tests-long-enough-for-HS256"
 PATIENCE_S = 10.0  # what a test waits for something that has to come
 QUIET_S = 0.05  # what it waits to see that nothing comes
 
@@ -27,7 +29,9 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 def token(sub: str = "alice", *, expires_in: float = 3600, secret: str = SECRET, **claims: Any) -> str:
     """A token that servers under test accept; claims that are None are left out."""
     claims = {"sub": sub, "exp": time.time() + expires_in, **claims}
-    return jwt.encode({k: v for k, v in claims.items() if v is not None}, secret, algorithm="HS256")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureKeyLengthWarning)
+        return jwt.encode({k: v for k, v in claims.items() if v is not None}, secret, algorithm="HS256")
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -35,6 +39,13 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+class Listening(Protocol):
+    """What clients need to know of a server."""
+
+    @property
+    def port(self) -> int: ...
 
 
 class JsonClient:
@@ -93,7 +104,7 @@ class JsonClient:
 
 @contextlib.asynccontextmanager
 async def json_client(
-    server: Server, bearer: str | None = None, *, welcome: bool = True, path: str = "/ws", **options: Any
+    server: Listening, bearer: str | None = None, *, welcome: bool = True, path: str = "/ws", **options: Any
 ) -> AsyncIterator[JsonClient]:
     """Connects; `bearer` goes into the header. The `connected` event is taken off unless there is none."""
     headers = dict(options.pop("headers", {}))
