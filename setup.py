@@ -18,7 +18,7 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("src/heartwire/_core")
 CSRC = Path("csrc")
-CONN = ["mask", "utf8", "frame", "wheel", "parser", "outqueue", "conn"]
+CONN = ["mask", "utf8", "frame", "wheel", "parser", "outqueue", "conn", "deflate"]
 MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "frames": ["mask", "utf8", "frame", "jsonscan"],
     "wheel": ["wheel"],
@@ -77,8 +77,8 @@ class BuildExt(build_ext):
 HEADERS = [str(path) for path in (*CSRC.glob("*.h"), *CORE.glob("*.pxd"), Path("setup.py"))]
 setup(cmdclass={"build_ext": BuildExt}, ext_modules=[] if PURE else [
     Extension(f"heartwire._core.{name}", [str(CORE / f"{name}.pyx"), *(str(CSRC / f"{c}.c") for c in files)],
-              include_dirs=[str(CSRC)], depends=HEADERS, define_macros=MACROS,
-              extra_compile_args=CFLAGS + SANITIZERS, extra_link_args=SANITIZERS)
+              include_dirs=[str(CSRC)], libraries=["z"] if "deflate" in files else [], depends=HEADERS,
+              define_macros=MACROS, extra_compile_args=CFLAGS + SANITIZERS, extra_link_args=SANITIZERS)
     for name, files in MODULES.items()
     if (CORE / f"{name}.pyx").exists() and (name not in LINUX_ONLY or sys.platform == "linux")
 ])

@@ -51,9 +51,9 @@ static int reserve(hw_run **run, size_t n, uint64_t coming) {
 }
 
 /* Judges what the first two header bytes tell. NULL if they are in order. */
-static const char *judge(const hw_parser *p, const hw_limits *limits, const uint8_t *h) {
+static const char *judge(const hw_parser *p, const uint8_t *h) {
     uint8_t opcode = h[0] & 0x0f, rsv = (h[0] >> 4) & 7, len7 = h[1] & 0x7f;
-    if (rsv & ~(limits->rsv1 ? HW_RSV1 : 0)) return "reserved bits set";
+    if (rsv & ~(p->rsv1 ? HW_RSV1 : 0)) return "reserved bits set";
     if (opcode >= 8) {
         if (opcode > HW_OP_PONG) return "reserved opcode";
         if (!(h[0] & 0x80)) return "fragmented control frame";
@@ -84,7 +84,7 @@ static int read_header(hw_parser *p, const hw_limits *limits, const uint8_t *buf
         have = p->header_len + take;
     }
     if (have >= 2) {
-        const char *wrong = judge(p, limits, at);
+        const char *wrong = judge(p, at);
         if (wrong) return (void)fail(ev, 1002, wrong), -1;
     }
     int size = hw_frame_parse(at, have, &h);
@@ -99,7 +99,10 @@ static int read_header(hw_parser *p, const hw_limits *limits, const uint8_t *buf
     p->header_len = 0;
     if (h.opcode < 8) {
         size_t so_far = p->message ? p->message->len : 0;
-        if (h.length > limits->max_message || so_far > limits->max_message - h.length)
+        size_t most = limits->max_message;
+        /* What cannot be compressed grows a little; the limit itself is enforced while inflating. */
+        if (h.opcode == HW_OP_CONT ? p->compressed : (h.rsv & HW_RSV1)) most += (most >> 8) + 64;
+        if (h.length > most || so_far > most - h.length)
             return (void)fail(ev, 1009, "message too big"), -1;
         if (h.opcode != HW_OP_CONT) {
             p->kind = h.opcode;

@@ -14,7 +14,6 @@
 typedef struct {
     size_t max_message;     /* bytes of one message, inclusive */
     uint32_t max_fragments; /* frames of one message, inclusive */
-    bool rsv1;              /* permessage-deflate was negotiated */
 } hw_limits;
 
 /* A growing run of bytes. */
@@ -38,6 +37,7 @@ typedef struct {
     uint8_t in_frame;   /* a header was read, its payload is not complete */
     uint8_t kind;       /* HW_OP_TEXT or HW_OP_BINARY while a message is under way, else 0 */
     uint8_t compressed; /* its first frame had RSV1 */
+    uint8_t rsv1;       /* permessage-deflate was negotiated */
     uint8_t high;       /* a byte >= 0x80 was seen in it */
     uint8_t stale;      /* `message` or `control` was handed out: free it at the next call */
 } hw_parser;

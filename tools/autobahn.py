@@ -2,6 +2,7 @@
 
     make autobahn                       cases 1-7, 9 and 10 over both links
     make autobahn ARGS='6.4.*'          some cases; --link epoll: over one link
+    make autobahn ARGS='--compression shared --link epoll'      cases 12 and 13: about 10 minutes a link
 
 The suite's client, PyPI `autobahntestsuite`, runs on CPython 2.7 alone. This finds one (PYTHON27, PATH,
 pyenv) and makes its environment under build/autobahn; the reports stay there too.
@@ -24,16 +25,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import jwt
 
 from heartwire import Client, Server
 
+Compression = Literal["off", "shared", "dedicated"]
+
 BUILD: Final = Path("build/autobahn")
 SUITE: Final = "autobahntestsuite==25.10.1"
 VIRTUALENV: Final = "virtualenv<20.22"  # the last that makes environments for 2.7
 CASES: Final = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
+COMPRESSION_CASES: Final = ("12.*", "13.*")
 LINKS: Final = ("epoll", "asyncio")
 PASSED: Final = ("OK", "INFORMATIONAL")  # the suite judges nothing in the latter
 
@@ -41,9 +45,10 @@ PASSED: Final = ("OK", "INFORMATIONAL")  # the suite judges nothing in the latte
 def main() -> int:
     """Runs the cases. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Autobahn test suite against heartwire")
-    parser.add_argument("cases", nargs="*", default=CASES, help="case patterns such as 6.4.*")
+    parser.add_argument("cases", nargs="*", help="case patterns such as 6.4.*")
+    parser.add_argument("--compression", choices=("shared", "dedicated"), help="for cases 12 and 13")
     parser.add_argument("--link", choices=LINKS, action="append", help="over this link only")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds until a hanging run is ended")
+    parser.add_argument("--timeout", type=float, default=3000, help="seconds until a hanging run is ended")
     parser.add_argument("--if-possible", action="store_true", help="no Python 2.7 is no failure")
     options = parser.parse_args()
     python = find_python()
@@ -52,9 +57,12 @@ def main() -> int:
         return 0 if options.if_possible else 3
     wstest = install(python)
     started = time.monotonic()
-    report = asyncio.run(run(wstest, tuple(options.link or LINKS), options.cases, options.timeout))
+    mode: Compression = options.compression or "off"
+    cases = options.cases or (CASES if mode == "off" else COMPRESSION_CASES)
+    report = asyncio.run(run(wstest, tuple(options.link or LINKS), mode, cases, options.timeout))
     bad = show(report)
-    print(f"autobahn: {time.monotonic() - started:.0f} s; reports: {BUILD}/report/index.html")
+    took = time.monotonic() - started
+    print(f"autobahn: compression {mode}, {took:.0f} s; reports: {BUILD}/report-{mode}/index.html")
     return 1 if bad else 0
 
 
@@ -100,11 +108,11 @@ def install(python: Path) -> Path:
     return wstest
 
 
-def echo_server(link: str, secret: str) -> Server:
+def echo_server(link: str, mode: Compression, secret: str) -> Server:
     """A server that echoes, with limits above what the cases send (4 MiB in 64-byte fragments, 16 MiB)."""
     server = Server(
         port=0, link=link, jwt_secret=secret, max_message_size=32 << 20, max_fragments=70_000,
-        send_buffer_limit=256 << 20, log_level="warning",
+        send_buffer_limit=256 << 20, compression=mode, compression_threshold=1, log_level="warning",
     )  # fmt: skip
 
     @server.on_text
@@ -118,26 +126,29 @@ def echo_server(link: str, secret: str) -> Server:
     return server
 
 
-async def run(wstest: Path, links: Iterable[str], cases: Iterable[str], timeout_s: float) -> dict[str, Any]:
+async def run(
+    wstest: Path, links: Iterable[str], mode: Compression, cases: Iterable[str], timeout_s: float
+) -> dict[str, Any]:
     """Runs the fuzzing client against a server for each link. Returns the suite's index, by link and case."""
     secret = secrets.token_hex(32)
     token = jwt.encode({"sub": "autobahn", "exp": time.time() + timeout_s + 60}, secret, algorithm="HS256")
-    outdir = BUILD.absolute() / "report"
+    outdir = BUILD.absolute() / f"report-{mode}"
     shutil.rmtree(outdir, ignore_errors=True)
     async with contextlib.AsyncExitStack() as stack:
         servers = []
         for link in links:
-            server = await stack.enter_async_context(echo_server(link, secret))
+            server = await stack.enter_async_context(echo_server(link, mode, secret))
             servers.append({"agent": link, "url": f"ws://127.0.0.1:{server.port}/ws?token={token}"})
         spec = {
             "outdir": str(outdir), "servers": servers, "cases": list(cases),
             "exclude-cases": [], "exclude-agent-cases": {},
         }  # fmt: skip
-        (BUILD / "spec.json").write_text(json.dumps(spec))
-        log_path = BUILD / "wstest.log"
+        spec_path = BUILD.absolute() / f"spec-{mode}.json"
+        spec_path.write_text(json.dumps(spec))
+        log_path = BUILD / f"wstest-{mode}.log"
         with log_path.open("wb") as log:
             client = await asyncio.create_subprocess_exec(
-                str(wstest), "--mode", "fuzzingclient", "--spec", str(BUILD.absolute() / "spec.json"),
+                str(wstest), "--mode", "fuzzingclient", "--spec", str(spec_path),
                 stdout=log, stderr=log, cwd=BUILD,
             )  # fmt: skip
             try:

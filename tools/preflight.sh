@@ -31,4 +31,5 @@ compiles() {
     printf '%s\n' "$1" | $compiler -I"$include" -fsyntax-only -xc - >/dev/null 2>&1
 }
 compiles '#include <stdlib.h>' || lack "the C library's headers are missing (stdlib.h)" libc6-dev
+compiles '#include <zlib.h>' || lack "the headers of zlib are missing (zlib.h)" zlib1g-dev
 compiles '#include <Python.h>' || lack "the headers of $python are missing (Python.h)" "$package-dev"

@@ -80,6 +80,7 @@ class Admission:
         """(Origin, Host) pairs that were allowed."""
         self._date_of = 0
         self._switching_head = b""
+        self._compression = handshake.compression_factories(config.compression)
         self._needs_request = config.keep_request or dispatcher.handlers.on_connect is not None
         self._deciding: dict[Connection, asyncio.Task[None]] = {}
         self.open = 0
@@ -133,6 +134,7 @@ class Admission:
             found is None
             or found.path != config.path
             or (found.has_cookie and config.auth_cookie is not None)
+            or (found.has_extensions and self._compression)
             or self._dispatcher.handlers.authenticate is not None
             or self.draining
             or self.open >= self._limit
@@ -237,7 +239,12 @@ class Admission:
 
     def _accept(self, conn: Connection, request: Request, credentials: Credentials | None) -> None:
         """Negotiates, and opens the client of a request that came the long way."""
-        accepted = handshake.accept(request)
+        accepted = handshake.accept(request, extensions=self._compression or None)
+        if deflate := accepted.compression:
+            conn.use_deflate(
+                deflate.local_max_window_bits, deflate.remote_max_window_bits,
+                not deflate.local_no_context_takeover, not deflate.remote_no_context_takeover,
+            )  # fmt: skip
         if origin := request.headers.get("Origin"):
             # It was allowed: the next one like it may take the shortcut.
             if len(self._origins) >= ORIGINS_KEPT:

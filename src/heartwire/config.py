@@ -156,6 +156,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_json_depth: Annotated[int, Option(
         _MESSAGES, "Deepest nesting of arrays and objects.",
         "Well below what any Python version decodes without running out of stack.", low=1, high=512)] = 128
+    compression: Annotated[Literal["off", "shared", "dedicated"], Option(
+        _MESSAGES, "permessage-deflate: each message by itself, or with a context kept for each connection.",
+        "Compressing costs far more CPU than sending. `shared` keeps no memory per connection and compresses a "
+        "broadcast once; `dedicated` compresses small messages better, for up to 50 KiB a connection.")] = "off"
+    compression_threshold: Annotated[int, Option(
+        _MESSAGES, "Shortest message that is compressed.",
+        "Below it everything fits into one packet anyway.", unit="bytes", low=1, high=_GIB)] = 1024
     message_timeout: Annotated[float, Option(
         _MESSAGES, "Time from the first byte of a message to its last.",
         "1 MiB at 140 kbit/s; slower is somebody holding memory.", unit="s", low=0.1, high=_DAY)] = 60.0

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 from websockets.datastructures import Headers
 from websockets.extensions import Extension, ServerExtensionFactory
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request as OpeningRequest
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -31,6 +32,7 @@ __all__ = [
     "Token",
     "TokenPlace",
     "accept",
+    "compression_factories",
     "find_token",
     "redact",
     "refusal_bytes",
@@ -75,6 +77,11 @@ class Accepted(msgspec.Struct, frozen=True, eq=False):
     response: bytes
     subprotocol: str | None
     extensions: tuple[Extension, ...]
+
+    @property
+    def compression(self) -> PerMessageDeflate | None:
+        """The terms of permessage-deflate, if it is in use."""
+        return next((each for each in self.extensions if isinstance(each, PerMessageDeflate)), None)
 
 
 def find_token(request: Request, *, cookie_name: str | None, query_token: bool) -> Token | None:
@@ -166,6 +173,28 @@ def accept(
         message = "`Sec-WebSocket-Extensions` or another field of the handshake cannot be read."
         raise Refusal(400, "bad_request", message)
     return Accepted(response.serialize(), protocol.subprotocol, tuple(protocol.extensions))
+
+
+def compression_factories(mode: Literal["off", "shared", "dedicated"]) -> list[ServerExtensionFactory]:
+    """What to offer as `extensions` of `accept`.
+
+    Args:
+        mode: `shared` keeps no context in either direction. `dedicated` keeps windows of 4 KiB; from a client
+            that cannot bound its own window, none.
+
+    Source: RFC 7692 section 7.1.
+    """
+    if mode == "off":
+        return []
+    if mode == "shared":
+        return [ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)]
+    bits = 12
+    return [
+        ServerPerMessageDeflateFactory(
+            server_max_window_bits=bits, client_max_window_bits=bits, require_client_max_window_bits=True
+        ),
+        ServerPerMessageDeflateFactory(server_max_window_bits=bits, client_no_context_takeover=True),
+    ]
 
 
 def refusal_bytes(refusal: Refusal, *, head: bytes = b"", now: Callable[[], float] | None = None) -> bytes:

@@ -245,6 +245,7 @@ class Server:
             ping_timeout=config.ping_timeout, ping_always=config.ping_always,
             close_timeout=config.close_timeout, handshake_timeout=config.handshake_timeout,
             message_timeout=config.message_timeout,
+            compression_threshold=config.compression_threshold,
         )  # fmt: skip
         dispatcher.max_depth = config.max_json_depth
         dispatcher.handler_timeout_s = config.handler_timeout

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from heartwire._core.csrc cimport hw_shared
+from heartwire._core.csrc cimport hw_shared, hw_zip_peer
 from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport Link, Sink
 
@@ -12,6 +12,7 @@ from heartwire._core.link cimport Link, Sink
 cdef class Connection(Endpoint):
     cdef readonly Sink sink             # owned: shared by the server's connections
     cdef Link link                      # owned: the reactor, or a transport of its own
+    cdef hw_zip_peer *zip               # owned: NULL unless permessage-deflate was negotiated
     cdef public object owner            # the Client: owned until the end was told
     cdef uint8_t *pending               # owned: bytes received and not yet parsed, NULL if none
     cdef uint32_t pending_len
@@ -58,6 +59,7 @@ cdef class Connection(Endpoint):
     cdef int queue(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept
     cdef int queue_shared(self, hw_shared *frame) noexcept
     cdef bint offer(self) noexcept
+    cdef int queue_deflated(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept
     cdef int check(self, int rc) except -1
     cdef void leave_open(self, uint16_t code, object reason, object cause) noexcept
     cdef void end(self, uint16_t code, object reason, object cause, uint32_t patience_ms) noexcept

@@ -71,6 +71,7 @@ cdef class Connection(Endpoint):
         if self.engine is not None:  # it was dropped without its end
             hw_wheel_remove(&self.engine.wheel, &self.c.timer)
         hw_conn_free(&self.c, NULL)
+        hw_zip_peer_free(self.zip)
         PyMem_RawFree(self.pending)
 
     # ---------------------------------------------------------------- receiving
@@ -173,6 +174,8 @@ cdef class Connection(Endpoint):
         cdef hw_event ev
         cdef hw_event_kind kind
         cdef hw_limits *limits
+        cdef hw_run *lent = NULL  # what a compressed message was inflated into
+        cdef Engine engine = self.engine
         cdef int phase
         cdef int answer
         self.pumping = True
@@ -186,6 +189,9 @@ cdef class Connection(Endpoint):
             at += used
             if kind == HW_EV_NONE:
                 break
+            if self.zip != NULL and phase == HW_OPEN and (kind == HW_EV_TEXT or kind == HW_EV_BINARY) \
+                    and ev.compressed:
+                kind = hw_zip_event(&engine.zip, self.zip, limits.max_message, kind, &ev, &lent)
             if kind == HW_EV_ERROR:
                 at = n
                 if phase == HW_OPEN:
@@ -225,6 +231,9 @@ cdef class Connection(Endpoint):
             else:
                 answer = self.sink.binary(self, ev.data, ev.len)
             hw_state_clear(&self.c.state, HW_IN_CALLBACK)
+            if lent != NULL:
+                hw_zip_return(&engine.zip, lent)
+                lent = NULL
             if answer == HOLD and hw_state_phase(&self.c.state) == HW_OPEN:
                 self.pause()
                 break
@@ -282,6 +291,11 @@ cdef class Connection(Endpoint):
         cdef int rc
         cdef ssize_t sent = 0
         cdef hw_out_node *cork = self.cork()
+        if self.zip != NULL and opcode <= HW_OP_BINARY and n >= self.sink.settings.deflate_from:
+            rc = self.queue_deflated(opcode, p, n)
+            if rc == HW_E_SLOW and self.offer():
+                rc = self.queue_deflated(opcode, p, n)
+            return rc
         if n < LARGE:
             rc = hw_conn_frame(&self.c, cork, opcode, 0, p, n, self.sink.settings.send_limit)
         else:
@@ -308,6 +322,32 @@ cdef class Connection(Endpoint):
             return False
         self.flush()
         return hw_state_phase(&self.c.state) == HW_OPEN
+
+    cdef int queue_deflated(self, uint8_t opcode, const uint8_t *p, size_t n) noexcept:
+        """Queues one message as permessage-deflate has it; nothing is sent yet. Returns a HW_ code."""
+        cdef hw_out_node *cork = self.cork()
+        cdef const uint8_t *out
+        cdef size_t size
+        cdef uint8_t rsv = 0
+        cdef int rc
+        # Judged before: a stream must not see what is then not sent.
+        if hw_state_phase(&self.c.state) != HW_OPEN:
+            return HW_E_CLOSED
+        if hw_conn_waiting(&self.c) > self.sink.settings.send_limit > 0:
+            return HW_E_SLOW
+        if hw_zip_deflate(&self.engine.zip, self.zip, p, n, &out, &size):
+            p = out
+            n = size
+            rsv = HW_RSV1
+        rc = hw_conn_frame(&self.c, cork, opcode, rsv, p, n, 0)
+        if rc == HW_OK:
+            if cork == NULL:
+                self.engine.mark_dirty(self)
+            self.messages_out += 1
+            self.engine.totals.messages_out += 1
+        elif rsv:
+            self.zip.out_bits = 0  # no more: the stream has seen a message that the peer's never will
+        return rc
 
     cdef int queue_shared(self, hw_shared *frame) noexcept:
         cdef int rc = hw_conn_shared(&self.c, frame, self.sink.settings.send_limit)
@@ -614,6 +654,20 @@ cdef class Connection(Endpoint):
 
     # ---------------------------------------------------------------- opening
 
+    def use_deflate(self, uint8_t out_bits, uint8_t in_bits, bint out_takeover, bint in_takeover):
+        """permessage-deflate was negotiated; called before `accept`.
+
+        Args:
+            out_bits, in_bits: windows (8 to 15) of what we send, and of what the peer sends.
+            out_takeover, in_takeover: whether messages refer to earlier ones of their direction.
+        Source: RFC 7692 section 7.
+        """
+        hw_zip_peer_free(self.zip)
+        self.zip = hw_zip_peer_new(out_bits, in_bits, out_takeover, in_takeover)
+        if self.zip == NULL:
+            raise MemoryError
+        self.c.parser.rsv1 = 1
+
     def accept(self, bytes response, owner):
         """Answers the request head: the connection is OPEN, `owner` is what Sinks find in `conn.owner`.
 
@@ -754,6 +808,8 @@ cdef class Connection(Endpoint):
         except Exception as error:
             self.sink.on_failure(self, error)
         hw_conn_free(&self.c, self.cork())
+        hw_zip_peer_free(self.zip)
+        self.zip = NULL
         PyMem_RawFree(self.pending)
         self.pending = NULL
         self.pending_len = self.pending_start = 0

@@ -114,10 +114,12 @@ cdef extern from "parser.h" nogil:
     ctypedef struct hw_limits:
         size_t max_message
         uint32_t max_fragments
-        bint rsv1
+
+    ctypedef struct hw_run:
+        pass
 
     ctypedef struct hw_parser:
-        pass
+        uint8_t rsv1
 
     ctypedef enum hw_event_kind:
         HW_EV_ERROR
@@ -143,6 +145,24 @@ cdef extern from "parser.h" nogil:
     void hw_parser_reset(hw_parser *p) noexcept
     size_t hw_parser_memory(const hw_parser *p) noexcept
     bint hw_close_code_valid(unsigned int code) noexcept
+
+
+cdef extern from "deflate.h" nogil:
+    ctypedef struct hw_zip:
+        pass
+
+    ctypedef struct hw_zip_peer:
+        uint8_t out_bits
+        uint8_t out_takeover
+
+    void hw_zip_free(hw_zip *z) noexcept
+    hw_zip_peer *hw_zip_peer_new(uint8_t out_bits, uint8_t in_bits, bint out_takeover, bint in_takeover) noexcept
+    void hw_zip_peer_free(hw_zip_peer *peer) noexcept
+    hw_event_kind hw_zip_event(hw_zip *z, hw_zip_peer *peer, size_t limit, hw_event_kind kind, hw_event *ev,
+                               hw_run **lent) noexcept
+    void hw_zip_return(hw_zip *z, hw_run *lent) noexcept
+    int hw_zip_deflate(hw_zip *z, hw_zip_peer *peer, const uint8_t *p, size_t n, const uint8_t **out,
+                       size_t *len) noexcept
 
 
 cdef extern from "outqueue.h" nogil:

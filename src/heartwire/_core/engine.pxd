@@ -4,7 +4,7 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from heartwire._core.csrc cimport hw_conn, hw_out_node, hw_wheel
+from heartwire._core.csrc cimport hw_conn, hw_out_node, hw_wheel, hw_zip
 
 
 # A list of owned references that costs nothing while empty.
@@ -79,6 +79,7 @@ cdef class Engine:
     cdef Endpoint corked                # borrowed meaning: who may use the cork now
     cdef uint8_t *buffer                # owned: buffer_size bytes, every receive of this loop
     cdef size_t buffer_size
+    cdef hw_zip zip                     # owned streams: compression without context takeover
     # other threads
     cdef unsigned long thread_id
     cdef object posted                  # collections.deque of (callable, args)

@@ -31,6 +31,7 @@ from heartwire._core.csrc cimport (
     hw_wheel_next,
     hw_wheel_pop,
     hw_wheel_remove,
+    hw_zip_free,
 )
 
 __all__ = ["Endpoint", "Engine"]
@@ -163,6 +164,7 @@ cdef class Engine:
         refs_clear(&self.dirty)
         refs_clear(&self.ended)
         hw_wheel_free(&self.wheel)
+        hw_zip_free(&self.zip)
         PyMem_RawFree(self.cork)
         PyMem_RawFree(self.buffer)
 

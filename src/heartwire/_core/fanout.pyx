@@ -12,14 +12,21 @@ from heartwire._core.csrc cimport (
     HW_OK,
     HW_OP_BINARY,
     HW_OP_TEXT,
+    HW_RSV1,
     hw_shared,
     hw_shared_drop,
     hw_shared_new,
+    hw_zip,
+    hw_zip_deflate,
 )
 from heartwire._core.engine cimport Engine
 from heartwire._core.session cimport Session
 
 __all__ = ["Frame", "fan_out"]
+
+
+cdef enum:
+    WIDEST = 15  # bits of the window with which a broadcast is compressed
 
 
 cdef class Frame:
@@ -31,17 +38,48 @@ cdef class Frame:
     """
 
     cdef hw_shared *shared  # owned: one reference
+    cdef hw_shared *packed  # owned: one reference; compressed for whoever keeps no context. NULL: not tried, no gain
+    cdef bint tried
+    cdef bytes payload
+    cdef uint8_t opcode
 
     def __cinit__(self, bytes payload not None, bint binary=False):
         cdef uint8_t *at
         cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
-        self.shared = hw_shared_new(HW_OP_BINARY if binary else HW_OP_TEXT, 0, n, &at)
+        self.payload = payload
+        self.opcode = HW_OP_BINARY if binary else HW_OP_TEXT
+        self.shared = hw_shared_new(self.opcode, 0, n, &at)
         if self.shared == NULL:
             raise MemoryError
         memcpy(at, PyBytes_AS_STRING(payload), n)
 
     def __dealloc__(self):
         hw_shared_drop(self.shared)
+        if self.packed != NULL:
+            hw_shared_drop(self.packed)
+
+    cdef int queue_for(self, Connection conn) noexcept:
+        """Queues it for one connection, compressed as that connection reads it. Returns a HW_ code."""
+        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(self.payload)
+        cdef size_t n = PyBytes_GET_SIZE(self.payload)
+        if conn.zip == NULL or n < conn.sink.settings.deflate_from:
+            return conn.queue_shared(self.shared)
+        # A message of 2^bits bytes cannot refer further back than a window of so many bits reaches.
+        if conn.zip.out_takeover or (conn.zip.out_bits < WIDEST and n > <size_t>1 << conn.zip.out_bits):
+            return conn.queue_deflated(self.opcode, p, n)
+        if not self.tried and conn.engine is not None:
+            self.tried = True
+            self.pack(&conn.engine.zip, p, n)
+        return conn.queue_shared(self.shared if self.packed == NULL else self.packed)
+
+    cdef void pack(self, hw_zip *zip, const uint8_t *p, size_t n) noexcept:
+        cdef const uint8_t *out
+        cdef uint8_t *at
+        cdef size_t size
+        if hw_zip_deflate(zip, NULL, p, n, &out, &size):
+            self.packed = hw_shared_new(self.opcode, HW_RSV1, size, &at)
+            if self.packed != NULL:
+                memcpy(at, out, size)
 
 
 def fan_out(Frame frame not None, dict members not None, Session skip=None):
@@ -71,7 +109,7 @@ def fan_out(Frame frame not None, dict members not None, Session skip=None):
         conn = member.connection
         if conn.special & 1:
             continue
-        rc = conn.queue_shared(frame.shared)
+        rc = frame.queue_for(conn)
         if rc == HW_OK:
             count += 1
             engine = conn.engine

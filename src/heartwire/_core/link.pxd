@@ -15,6 +15,7 @@ cdef struct Settings:
     hw_limits limits
     hw_limits gated_limits      # of connections that are not authenticated yet
     size_t send_limit
+    size_t deflate_from         # messages this long are compressed, where that was negotiated
     size_t head_limit
     uint32_t ping_interval_ms
     uint32_t ping_timeout_ms

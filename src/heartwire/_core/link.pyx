@@ -119,7 +119,7 @@ cdef class Sink:
 
     def configure(self, *, max_message_size=1 << 20, max_fragments=16384, send_buffer_limit=1 << 20,
                   head_limit=16384, ping_interval=30.0, ping_timeout=60.0, ping_always=False,
-                  close_timeout=5.0, handshake_timeout=10.0, message_timeout=60.0, rsv1=False,
+                  close_timeout=5.0, handshake_timeout=10.0, message_timeout=60.0, compression_threshold=1024,
                   gated_message_size=16384):
         """Sets the limits (bytes) and times (seconds; 0 turns a heartbeat off) of all its connections.
 
@@ -128,10 +128,10 @@ cdef class Sink:
         """
         self.settings.limits.max_message = max_message_size
         self.settings.limits.max_fragments = max_fragments
-        self.settings.limits.rsv1 = rsv1
         self.settings.gated_limits = self.settings.limits
         self.settings.gated_limits.max_message = min(max_message_size, gated_message_size)
         self.settings.send_limit = send_buffer_limit
+        self.settings.deflate_from = compression_threshold
         self.settings.head_limit = head_limit
         self.settings.ping_interval_ms = milliseconds(ping_interval)
         self.settings.ping_timeout_ms = milliseconds(ping_timeout)

@@ -122,6 +122,7 @@ class RecordingSink(Sink):
         accept: False leaves request heads unanswered, for the test to `accept` or `refuse`.
         on_message: called with (connection, text or bytes) for each message; True holds reading until
             `connection.resume()`.
+        deflate: permessage-deflate is in use on these terms: those of `Connection.use_deflate`.
         settings: of `Sink.configure`, which has the server's own defaults.
     """
 
@@ -130,12 +131,14 @@ class RecordingSink(Sink):
         *,
         accept: bool = True,
         on_message: Callable[[Connection, Any], object] | None = None,
+        deflate: tuple[int, int, bool, bool] | None = None,
         **settings: Any,
     ) -> None:
         self.configure(**settings)
         self.events: list[tuple[Any, ...]] = []
         self.on_message = on_message
         self._accept = accept
+        self._deflate = deflate
 
     def of(self, kind: str) -> list[Any]:
         """What was noted of one kind: without the kind, a tuple where there are several values."""
@@ -143,6 +146,8 @@ class RecordingSink(Sink):
 
     def on_head(self, conn: Connection, head: bytes | None) -> None:
         self.events.append(("head", head))
+        if self._deflate is not None:
+            conn.use_deflate(*self._deflate)
         if self._accept and conn.accept(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", self):
             conn.resume()
 
