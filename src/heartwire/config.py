@@ -158,8 +158,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         "Well below what any Python version decodes without running out of stack.", low=1, high=512)] = 128
     compression: Annotated[Literal["off", "shared", "dedicated"], Option(
         _MESSAGES, "permessage-deflate: each message by itself, or with a context kept for each connection.",
-        "Compressing costs far more CPU than sending. `shared` keeps no memory per connection and compresses a "
-        "broadcast once; `dedicated` compresses small messages better, for up to 50 KiB a connection.")] = "off"
+        "Compressing costs far more CPU than sending. `shared` keeps no memory per connection and compresses "
+        "a broadcast once; `dedicated` makes small messages smaller, for up to 50 KiB a connection.")] = "off"
     compression_threshold: Annotated[int, Option(
         _MESSAGES, "Shortest message that is compressed.",
         "Below it everything fits into one packet anyway.", unit="bytes", low=1, high=_GIB)] = 1024

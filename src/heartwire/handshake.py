@@ -187,7 +187,9 @@ def compression_factories(mode: Literal["off", "shared", "dedicated"]) -> list[S
     if mode == "off":
         return []
     if mode == "shared":
-        return [ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)]
+        return [
+            ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+        ]
     bits = 12
     return [
         ServerPerMessageDeflateFactory(

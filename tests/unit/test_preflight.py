@@ -74,7 +74,10 @@ def test_no_compiler() -> None:
     )
 
 
-@pytest.mark.parametrize(("header", "package"), [("stdlib.h", "libc6-dev"), ("zlib.h", "zlib1g-dev"), ("Python.h", "python3-dev")])
+@pytest.mark.parametrize(
+    ("header", "package"),
+    [("stdlib.h", "libc6-dev"), ("zlib.h", "zlib1g-dev"), ("Python.h", "python3-dev")],
+)
 def test_no_headers(tmp_path: Path, header: str, package: str) -> None:
     python = interpreter(tmp_path / "python3", "nothing-is-refused")
     status, said = preflight(python, CC=compiler(tmp_path / "cc", header))
