@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from heartwire.errors import LocalProtocolError, Refusal, TokenError
 from heartwire.handshake import (
     Token,
     accept,
+    compression_factories,
     find_token,
     refusal_bytes,
     token_missing,
@@ -289,6 +291,54 @@ def test_extensions() -> None:
     assert [extension.name for extension in accepted.extensions] == ["permessage-deflate"]
     assert fields_of(accepted.response)[1]["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
     assert accept(request(), extensions=[ServerPerMessageDeflateFactory()]).extensions == ()
+
+
+COMPRESSION = {  # mode, what is offered, what is answered, windows of server and client, their takeover
+    "off": ("off", "", None, None),
+    "shared": (
+        "shared", "", "; server_no_context_takeover; client_no_context_takeover", (15, 15, False, False),
+    ),
+    "shared, a small window asked for": (
+        "shared", "; server_max_window_bits=10",
+        "; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=10",
+        (10, 15, False, False),
+    ),
+    "dedicated": (
+        "dedicated", "; client_max_window_bits", "; server_max_window_bits=12; client_max_window_bits=12",
+        (12, 12, True, True),
+    ),
+    "dedicated, smaller windows": (
+        "dedicated", "; client_max_window_bits=9; server_max_window_bits=9",
+        "; server_max_window_bits=9; client_max_window_bits=9", (9, 9, True, True),
+    ),
+    "dedicated, the client's window has no bound": (
+        "dedicated", "", "; client_no_context_takeover; server_max_window_bits=12", (12, 15, True, False),
+    ),
+    "dedicated, no context wanted": (
+        "dedicated", "; server_no_context_takeover; client_no_context_takeover; client_max_window_bits",
+        "; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12; "
+        "client_max_window_bits=12", (12, 12, False, False),
+    ),
+    "a window that zlib has not": ("shared", "; server_max_window_bits=8", None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "offer", "answer", "terms"), COMPRESSION.values(), ids=COMPRESSION)
+def test_compression(
+    mode: Literal["off", "shared", "dedicated"],
+    offer: str,
+    answer: str | None,
+    terms: tuple[int, int, bool, bool] | None,
+) -> None:
+    asked = request(f"Sec-WebSocket-Extensions: permessage-deflate{offer}")
+    accepted = accept(asked, extensions=compression_factories(mode))
+    said = fields_of(accepted.response)[1].get("Sec-WebSocket-Extensions")
+    assert said == (None if answer is None else f"permessage-deflate{answer}")
+    agreed = accepted.compression
+    assert (agreed is None) == (terms is None)
+    if agreed is not None:
+        takeover = (not agreed.local_no_context_takeover, not agreed.remote_no_context_takeover)
+        assert (agreed.local_max_window_bits, agreed.remote_max_window_bits, *takeover) == terms
 
 
 def test_extensions_that_cannot_be_read() -> None:

@@ -38,7 +38,7 @@ cdef class Frame:
     """
 
     cdef hw_shared *shared  # owned: one reference
-    cdef hw_shared *packed  # owned: one reference; compressed for whoever keeps no context. NULL: not tried, no gain
+    cdef hw_shared *packed  # owned: one reference; for whoever keeps no context. NULL: not tried, or no gain
     cdef bint tried
     cdef bytes payload
     cdef uint8_t opcode
