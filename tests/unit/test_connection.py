@@ -200,6 +200,45 @@ def test_text_that_is_no_unicode_is_refused() -> None:
     assert pair.sent() == []
 
 
+# ------------------------------------------------------------------ pings of the application
+
+
+def test_pinging_a_dead_peer_often_does_not_keep_it() -> None:
+    pair = Pair(ping_timeout=1)
+    for _ in range(20):
+        pair.conn.ping()
+        pair.clock.advance(0.1)
+    assert (pair.conn.phase, pair.conn.cause) == ("CLOSING", "ping_timeout")
+    frames = pair.sent()
+    assert [frame.opcode for frame in frames[:9]] == [PING] * 9
+    assert frames[-1].close_code == 4408
+
+
+def test_round_trip_runs_from_the_first_unanswered_ping() -> None:
+    pair = Pair()
+    pair.conn.ping()
+    (first,) = pair.sent()
+    pair.clock.advance(0.2)
+    pair.conn.ping()
+    (second,) = pair.sent()
+    assert second.payload == first.payload
+    pair.clock.advance(0.1)
+    pair.peer.send(PONG, second.payload)
+    assert pair.conn.rtt_ms == pytest.approx(300, abs=1)
+    pair.conn.ping()
+    (third,) = pair.sent()
+    assert third.payload != first.payload
+
+
+def test_a_ping_of_the_application_starts_no_heartbeat() -> None:
+    pair = Pair(ping_interval=0)
+    pair.conn.ping()
+    (ping,) = pair.sent()
+    pair.peer.send(PONG, ping.payload)
+    pair.clock.advance(100)
+    assert pair.sent() == []
+
+
 # ------------------------------------------------------------------ fragments (I4)
 
 

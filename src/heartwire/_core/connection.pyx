@@ -520,21 +520,25 @@ cdef class Connection(Endpoint):
         """Queues a ping and hands it to the kernel; nothing if the connection is not OPEN (I8)."""
         cdef uint32_t stamp
         cdef int rc
+        # While one is unanswered, the round trip and the time to answer run from the first: an application
+        # that pings more often than `ping_timeout` must not keep a dead peer.
+        cdef bint again = hw_state_has(&self.c.state, HW_PING_OUTSTANDING)
         self.engine.update_clock()
-        stamp = <uint32_t>self.engine.now_us | 1
+        stamp = self.ping_us if again and self.ping_us else <uint32_t>self.engine.now_us | 1
         rc = hw_conn_frame(&self.c, self.cork(), HW_OP_PING, 0, <uint8_t *>&stamp, PONG_ID, 0)
         if rc != HW_OK:
             return
         self.engine.totals.pings += 1
         self.ping_us = stamp
         self.c.ping_end = self.c.queued
-        self.c.due[HW_DUE_PING] = 0  # until it has left
+        if not again:
+            self.c.due[HW_DUE_PING] = 0  # until it has left
         self.flush()
 
     cdef void ping_left(self) noexcept:
         self.c.ping_end = 0
-        if hw_state_phase(&self.c.state) == HW_OPEN and not self.ping_stopped:
-            hw_state_set(&self.c.state, HW_PING_OUTSTANDING)
+        if hw_state_phase(&self.c.state) == HW_OPEN and not self.ping_stopped \
+                and hw_state_set(&self.c.state, HW_PING_OUTSTANDING):
             self.engine.set_due(self, HW_DUE_PING, self.sink.settings.ping_timeout_ms or UINT32_MAX)
 
     def ping(self):
