@@ -1,4 +1,4 @@
-# make serve | test | test-unit | lint | types | debug | asan | autobahn | wheel | clean
+# make serve | test | test-unit | churn | lint | types | debug | asan | autobahn | wheel | clean
 # make bench | bench-quick | bench-micro   (PYTHON=python3.12 make test)
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit debug asan autobahn bench bench-quick bench-micro \
+.PHONY: all build serve test test-unit churn debug asan autobahn bench bench-quick bench-micro \
 	lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
@@ -31,6 +31,10 @@ test: build
 
 test-unit: build
 	$(BIN)/pytest tests/unit $(ARGS)
+
+# The long form of tests/churn: rounds of 20 s.
+churn: build
+	HEARTWIRE_CHURN_S=20 $(BIN)/pytest -s tests/churn $(ARGS)
 
 debug: $(VENV)/.debug
 	PYTHONPATH=build/$(TAG)-debug $(BIN)/pytest $(ARGS)
