@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from heartwire._core.session import Session
 
 from heartwire._core.listing import page_after, pick_after
+from heartwire._core.session import Session
 from heartwire.messages import is_own_id, next_id
 from pair import Pair
 

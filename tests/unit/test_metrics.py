@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heartwire._core.fanout import Frame, fan_out
-from heartwire._core.session import Session
 from prometheus_client.parser import text_string_to_metric_families
 
+from heartwire._core.fanout import Frame, fan_out
+from heartwire._core.session import Session
 from heartwire.closing import CAUSES
 from heartwire.errors import ConnectionClosed
 from heartwire.exposition import Exposition
