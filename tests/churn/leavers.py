@@ -228,7 +228,7 @@ def differences(churn: Churn, ended: dict[str, list[Any]]) -> list[str]:
         if ended.get(client_id) != [cause]
     ]
     others = {client_id: causes for client_id, causes in ended.items() if client_id not in churn.left}
-    wrong += [f"{i}: {causes} of a reset handshake" for i, causes in others.items() if causes != ["peer_gone"]]
+    wrong += [f"{i}: {c} of a reset handshake" for i, c in others.items() if c != ["peer_gone"]]
     if len(others) > churn.vanished:
         wrong.append(f"{len(others)} clients nobody was, and only {churn.vanished} could have been")
     return wrong
