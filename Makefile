@@ -1,4 +1,4 @@
-# make serve | test | test-unit | churn | lint | types | debug | asan | autobahn | wheel | clean
+# make serve | test | test-unit | churn | lint | types | debug | asan | browser | autobahn | wheel | clean
 # make bench | bench-quick | bench-micro   (PYTHON=python3.12 make test)
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit churn debug asan autobahn bench bench-quick bench-micro \
+.PHONY: all build serve test test-unit churn debug asan browser autobahn bench bench-quick bench-micro \
 	lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
@@ -41,6 +41,11 @@ debug: $(VENV)/.debug
 
 asan: $(VENV)/.sanitize
 	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
+
+# The monitor page and heartwire.js in a real Chromium: Debian's `chromium`, or what $CHROMIUM names.
+browser: build
+	$(PIP) install --group browser
+	$(BIN)/pytest tests/browser $(ARGS)
 
 # The Autobahn test suite: RFC 6455 conformance over both links. Needs a Python 2.7 for its client.
 autobahn: build

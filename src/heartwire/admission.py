@@ -41,6 +41,7 @@ REJECT_CODES: Final = {401: (4401, "auth_failed"), 403: (4403, "forbidden"), 429
 USER_AGENTS_KEPT: Final = 1024
 ORIGINS_KEPT: Final = 1024
 ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+HTTP_UPGRADES: Final = ("/api/monitor",)  # the monitor page's feed, which aiohttp serves
 EXPIRY_WARNING_S: Final = 60  # a client that renews by a round trip to its backend has time for retries
 
 logger = logging.getLogger("heartwire")
@@ -96,7 +97,7 @@ class Admission:
                 raise head_too_large()
             if self._open_ordinary(conn, head):
                 return
-            verdict = classify(head, self._config.path)
+            verdict = classify(head, self._config.path, http_upgrade_paths=HTTP_UPGRADES)
             if isinstance(verdict, PassToHttp):
                 self._pass_to_http(conn)
                 return

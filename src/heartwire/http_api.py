@@ -19,6 +19,7 @@ from heartwire.http_channels import ChannelCalls
 from heartwire.http_clients import ClientCalls
 from heartwire.http_endpoint import BODY_LIMIT, ApiError, Endpoint, Scope, error_answer, json_answer
 from heartwire.http_publish import PublishCalls
+from heartwire.monitor import Monitor, Ticket, browser_client
 from heartwire.openapi import document
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class HttpApi:
         keys: who may ask.
         metrics_public: metrics are for everybody.
         readiness: () -> why the server is not ready, or None if it is.
+        monitor: the page for people.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class HttpApi:
         keys: tuple[ApiKey, ...],
         metrics_public: bool,
         readiness: Callable[[], str | None],
+        monitor: Monitor,
     ) -> None:
         self._registry = registry
         self._exposition = exposition
         self._keys = keys
         self._readiness = readiness
+        self._monitor = monitor
         self._probes = (
             Endpoint("GET", "/health", None, "Is the process alive?", self._health, Alive),
             Endpoint(
@@ -99,20 +103,33 @@ class HttpApi:
             *ClientCalls(registry).endpoints,
             *ChannelCalls(registry, actions).endpoints,
             *PublishCalls(registry, self._owner_of).endpoints,
+            Endpoint(
+                "POST", "/api/monitor/ticket", "read", "A ticket for the monitor's feed: once, within 30 s",
+                monitor.issue_ticket, Ticket,
+            ),
             Endpoint("GET", "/api/openapi.json", "read", "This description", self._openapi, dict[str, Any]),
         )
 
-    def everything(self) -> web.Application:
-        """An application with all calls."""
-        return self._application(self.endpoints)
+    def everything(self, ws_path: str | None = None) -> web.Application:
+        """An application with all calls and the monitor page.
 
-    def probes(self) -> web.Application:
-        """An application that only says how the server is."""
-        return self._application(self._probes)
+        Args:
+            ws_path: of the WebSocket endpoint, if it is on the same port: nothing else is served there.
+        """
+        app = self._application(self.endpoints, ws_path)
+        self._monitor.add_routes(app, ws_path)
+        return app
 
-    def _application(self, endpoints: tuple[Endpoint, ...]) -> web.Application:
+    def probes(self, ws_path: str) -> web.Application:
+        """An application with how the server is and the client for browsers: the rest is on another port."""
+        return self._application(self._probes, ws_path)
+
+    def _application(self, endpoints: tuple[Endpoint, ...], ws_path: str | None) -> web.Application:
         app = web.Application(middlewares=[_json_errors], client_max_size=BODY_LIMIT)
+        browser_client(app)
         for endpoint in endpoints:
+            if endpoint.path == ws_path:
+                continue
             if endpoint.method == "GET":
                 app.router.add_get(endpoint.path, self._serving(endpoint))
             else:

@@ -2,7 +2,8 @@
 
 On the WebSocket's port the link hands over each connection whose request asks for no upgrade, with the
 bytes it has read; an upgrade request that comes later on such a kept-alive connection is handed back. With
-`http_port` that port answers only `/health` and `/ready`, and aiohttp listens on the other by itself.
+`http_port` that port answers only `/health`, `/ready` and `/heartwire.js`, and aiohttp listens on the other
+by itself.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class HttpServer:
         self._config = config
         self._listeners = listeners
         apart = config.http_port is not None
-        beside = api.probes() if apart else api.everything()
+        beside = api.probes(config.path) if apart else api.everything(config.path)
         beside.router.add_get(config.path, self._upgrade, allow_head=False)
         self._beside = _runner(beside)
         self._apart = _runner(api.everything()) if apart else None

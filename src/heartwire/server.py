@@ -31,6 +31,7 @@ from heartwire.http_server import HttpServer
 from heartwire.listeners import Listeners, notify_systemd
 from heartwire.messages import encode_event
 from heartwire.metrics import Metrics
+from heartwire.monitor import Monitor
 from heartwire.registry import Channel, Registry, send_to
 
 __all__ = ["Server"]
@@ -267,6 +268,7 @@ class Server:
         )
         self._listeners = Listeners(config, self._engine, dispatcher)
         exposition = Exposition(self._engine, self._registry, self.metrics)
+        monitor = Monitor(self._engine, self._registry, self.metrics, self._not_ready)
         api = HttpApi(
             self._registry,
             dispatcher.actions,
@@ -274,6 +276,7 @@ class Server:
             config.api_keys(),
             config.metrics_public,
             self._not_ready,
+            monitor,
         )
         self._http = HttpServer(config, api, self._listeners)
         try:
