@@ -22,6 +22,7 @@ CALLS = {  # each with the scope it needs
     ("GET", "/api/channels"): "read",
     ("GET", "/api/channels/x/clients"): "read",
     ("GET", "/api/openapi.json"): "read",
+    ("POST", "/api/monitor/ticket"): "read",
     ("POST", "/api/broadcast"): "publish",
     ("POST", "/api/batch"): "publish",
     ("POST", "/api/clients/x/kick"): "admin",

@@ -12,12 +12,14 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from heartwire.http_api import HttpApi
 from heartwire.http_endpoint import described
+from heartwire.monitor import Monitor
 from heartwire.openapi import document
 from heartwire.testing import BackgroundServer, background_server
 from integration.http.api import FULL, KEYS, Api
 
 NOBODY: Any = None  # the calls are described here, not made
-API = HttpApi(NOBODY, NOBODY, NOBODY, (), False, lambda: None)
+MONITOR = Monitor(NOBODY, NOBODY, NOBODY, lambda: None)
+API = HttpApi(NOBODY, NOBODY, NOBODY, (), False, lambda: None, MONITOR)
 SCHEMA = schemathesis.openapi.from_dict(document(API.endpoints))
 
 
@@ -71,4 +73,4 @@ def test_what_the_document_says() -> None:
     assert (limit["name"], limit["in"], limit["schema"]["maximum"]) == ("limit", "query", 1000)
     assert paths["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
     identifiers = [operation["operationId"] for path in paths.values() for operation in path.values()]
-    assert len(set(identifiers)) == len(identifiers) == 15
+    assert len(set(identifiers)) == len(identifiers) == 16
