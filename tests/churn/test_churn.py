@@ -30,6 +30,7 @@ CHURN_S = float(os.environ.get("HEARTWIRE_CHURN_S") or 1.5)
 pytestmark = pytest.mark.timeout(120 + 6 * CHURN_S)
 
 CLIENTS = 400
+PING_TIMEOUT_S = 1.0
 MIB = 1 << 20
 STOPPED = re.compile(
     r"^(?:DEBUG|WARNING) Client (\S+) (?:connection is no longer valid, stopping ping handler"
@@ -152,14 +153,13 @@ async def test_nothing_is_left_of_those_who_left(link: str, tmp_path: Path, rng:
     accounts: list[Churn] = []
     rounds: list[dict[str, Any]] = []
     memory: list[int] = []
-    async with lobby(
-        errors, link=link, ping_interval=1, ping_timeout=0.5, close_timeout=0.3, handshake_timeout=2
-    ) as server:
+    timeouts = {"ping_timeout": PING_TIMEOUT_S, "close_timeout": 0.3, "handshake_timeout": 2}
+    async with lobby(errors, link=link, ping_interval=1, **timeouts) as server:
         before = await server.stats()
         descriptors = server.descriptors
         memory.append(server.memory)
         for _ in range(2):
-            churn = Churn(server.port, users, rng, longest_stay=1.2)
+            churn = Churn(server.port, users, rng, 1.2, PING_TIMEOUT_S)
             await churn.run(CHURN_S)
             after = await server.emptied()
             memory.append(server.memory)
@@ -170,15 +170,17 @@ async def test_nothing_is_left_of_those_who_left(link: str, tmp_path: Path, rng:
             assert (after["users"], after["channels"]) == (0, 0)
             assert set(churn.ways) >= {way.__name__ for way in WAYS}
         await server.stop()
-    both = Churn(0, [], rng, 0)
+    both = Churn(0, [], rng, 0, 0)
     for churn in accounts:
         both.left |= churn.left
         both.vanished += churn.vanished
         both.ways += churn.ways
+        both.worst_lag = max(both.worst_lag, churn.worst_lag)
     print(
         f"{link}: {len(server.connected)} clients, pings {after['pings']}, pongs {after['pongs']}, "
-        f"ways {dict(both.ways)}, heartbeats {after['ping_stopped']}, resident MiB "
-        f"{[round(m / MIB, 2) for m in memory]}, Python's blocks {[r['python_blocks'] for r in rounds]}, "
+        f"lag {both.worst_lag:.2f} s, ways {dict(both.ways)}, heartbeats {after['ping_stopped']}, "
+        f"resident MiB {[round(m / MIB, 2) for m in memory]}, "
+        f"Python's blocks {[r['python_blocks'] for r in rounds]}, "
         f"malloc's bytes {[r['malloc_bytes'] for r in rounds]}"
     )
     assert differences(both, server.ended) == []
@@ -199,7 +201,7 @@ async def test_pings_every_few_milliseconds(
     """In one loop with its clients, everybody pinged all the time, by the server and from another thread."""
     caplog.set_level(logging.DEBUG, "heartwire")
     server = Server(
-        port=0, link=link, jwt_secret=[SECRET], ping_interval=0.05, ping_timeout=0.5,
+        port=0, link=link, jwt_secret=[SECRET], ping_interval=0.05, ping_timeout=PING_TIMEOUT_S,
         ping_always=True, close_timeout=0.3,
     )  # fmt: skip
     connected: list[str] = []
@@ -233,7 +235,7 @@ async def test_pings_every_few_milliseconds(
 
     async with server:
         pinging = asyncio.create_task(ping_on())
-        churn = Churn(server.port, tokens(60), rng, longest_stay=0.3)
+        churn = Churn(server.port, tokens(60), rng, 0.3, PING_TIMEOUT_S)
         await churn.run(CHURN_S)
         async with asyncio.timeout(PATIENCE_S):
             while server.clients:
