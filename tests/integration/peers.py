@@ -248,6 +248,18 @@ async def raw_client(server: Server, bearer: str | None = None, **options: Any) 
         yield peer
 
 
+async def refusal(server: Listening, head: bytes) -> Answer:
+    """The answer to a refused handshake, after the checks that hold for all of them."""
+    async with raw_peer(server) as peer:
+        peer.send(head)
+        answer = await peer.answer()
+        assert await peer.eof() == b""
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json) == {"code", "message"}
+    return answer
+
+
 def handshake(
     target: str = "/ws",
     *lines: str,
