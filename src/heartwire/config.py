@@ -167,7 +167,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _MESSAGES, "Time from the first byte of a message to its last.",
         "1 MiB at 140 kbit/s; slower is somebody holding memory.", unit="s", low=0.1, high=_DAY)] = 60.0
     handler_timeout: Annotated[float, Option(
-        _MESSAGES, "How long an asynchronous handler may run; waiting in `read_json` does not count, and each "
+        _MESSAGES, "How long an async handler may run; waiting in `read_json` does not count, and each "
         "message read begins anew. Then it is cancelled and its client closed with 1011. After its client "
         "has left it has as long again.",
         "Lets a database write finish, and not hang for ever: its client is not read from meanwhile.",
