@@ -217,6 +217,7 @@ cdef class Reactor(Link):
     def recover(self):
         """Ends a pause of the listeners."""
         cdef epoll_event event
+        cdef bint outermost
         self.starved = False
         if self.epfd < 0:
             return
@@ -224,6 +225,12 @@ cdef class Reactor(Link):
             event.events = EPOLLIN
             event.data.u64 = <uint32_t>fd
             epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event)
+        # At once, so that readiness does not say 200 for a moment while there is still none.
+        outermost = self.engine.begin()
+        for fd in tuple(self.listeners):
+            if not self.starved:
+                self.accept_burst(fd)
+        self.engine.end(outermost)
 
     # ---------------------------------------------------------------- a wake-up
 
