@@ -15,7 +15,7 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit churn debug asan browser autobahn bench bench-quick bench-micro \
+.PHONY: all build serve test test-unit churn debug asan browser playwright autobahn bench bench-quick bench-micro \
 	lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
@@ -42,10 +42,12 @@ debug: $(VENV)/.debug
 asan: $(VENV)/.sanitize
 	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
 
-# The monitor page and heartwire.js in a real Chromium: Debian's `chromium`, or what $CHROMIUM names.
-browser: build
-	$(PIP) install --group browser
-	$(BIN)/pytest tests/browser $(ARGS)
+# The monitor page, heartwire.js and the chat in a real Chromium: Debian's `chromium`, or what $CHROMIUM names.
+# With playwright in the environment, `make test` runs these too.
+browser: build $(VENV)/.browser
+	$(BIN)/pytest tests/browser tests/examples $(ARGS)
+
+playwright: $(VENV)/.browser
 
 # The Autobahn test suite: RFC 6455 conformance over both links. Needs a Python 2.7 for its client.
 autobahn: build
@@ -94,6 +96,10 @@ $(VENV)/.installed: pyproject.toml src/heartwire/_version.py | preflight
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install --group build --group test --group lint
 	HEARTWIRE_PURE=1 $(PIP) install --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.installed
+	$(PIP) install --group browser
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES) | preflight

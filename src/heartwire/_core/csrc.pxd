@@ -156,7 +156,8 @@ cdef extern from "deflate.h" nogil:
         uint8_t out_takeover
 
     void hw_zip_free(hw_zip *z) noexcept
-    hw_zip_peer *hw_zip_peer_new(uint8_t out_bits, uint8_t in_bits, bint out_takeover, bint in_takeover) noexcept
+    hw_zip_peer *hw_zip_peer_new(uint8_t out_bits, uint8_t in_bits, bint out_takeover,
+                                 bint in_takeover) noexcept
     void hw_zip_peer_free(hw_zip_peer *peer) noexcept
     hw_event_kind hw_zip_event(hw_zip *z, hw_zip_peer *peer, size_t limit, hw_event_kind kind, hw_event *ev,
                                hw_run **lent) noexcept
