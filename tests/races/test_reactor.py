@@ -259,3 +259,30 @@ def test_a_paused_peer_that_resets_ends_and_does_not_spin(sockets: Sockets) -> N
     sock.close()
     sockets.turn()
     assert (conn.phase, conn.cause) == ("CLOSED", "peer_gone")
+
+
+def test_a_hang_up_of_one_is_none_of_the_next_tenant_of_its_slot(sockets: Sockets) -> None:
+    """A paused connection hears of the HUP alone, which ends whom it is taken for, unread."""
+    sockets.adopt()
+    paused = sockets.adopt()
+    tenants: list[Connection] = []
+
+    def handler(conn: Connection, text: str) -> bool:
+        if conn is paused:
+            return True
+        paused.abort()
+        tenants.append(sockets.adopt())
+        return False
+
+    sockets.on_message = handler
+    sockets.peers[1].send_text("held")
+    sockets.turn()
+    sockets.peers[1].send_text("nobody listens")
+    sockets.turn()
+    sockets.turn()  # epoll forgets that it was ready
+    sockets.peers[0].send_text("go")  # first in the batch, the HUP second
+    sockets.peers[1].disconnect()
+    sockets.turn()
+    (tenant,) = tenants
+    assert tenant.is_open
+    assert sockets.of("left") == ["server_closed"]
