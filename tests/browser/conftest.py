@@ -66,42 +66,43 @@ class ServerProcess:
     def __init__(self, *flags: str) -> None:
         self._flags = flags
         self.port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Starts it, and waits until it listens."""
         command = "from heartwire.cli import socket_server; socket_server()"
         flags = ["--port", str(self.port), "--jwt-secret", SECRET, "--api-key", API_KEY, *self._flags]
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", command, *flags],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         )
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
             if found := re.search(r"listening on [\w.]+:(\d+)", line):
                 self.port = int(found[1])
                 return
-        raise RuntimeError(f"the server ended with {self._process.wait()}")
+        raise RuntimeError(f"the server ended with {self.process.wait()}")
 
     def kill(self) -> None:
         """Ends it without a word to anybody."""
-        process = self._process
+        process = self.process
         if process is not None:
             assert process.stderr is not None
             process.kill()
             process.stderr.close()
             process.wait()
-            self._process = None
+            self.process = None
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """It does nothing meanwhile, not even close."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        process = self.process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)  # nothing happens if it was killed
 
     def restart(self) -> None:
         """Kills it and starts another on the same port."""
@@ -110,13 +111,13 @@ class ServerProcess:
 
     def terminate(self) -> None:
         """Sends SIGTERM, and waits for its end."""
-        process = self._process
+        process = self.process
         assert process is not None
         assert process.stderr is not None
         process.terminate()
         process.stderr.close()
         assert process.wait(10) == 0
-        self._process = None
+        self.process = None
 
     @property
     def url(self) -> str:

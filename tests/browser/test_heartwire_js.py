@@ -117,6 +117,23 @@ def test_it_survives_a_restart(page: Page, serve: Callable[..., ServerProcess], 
     assert states(page)[-1] == "open"
 
 
+def test_what_was_under_way(page: Page, serve: Callable[..., ServerProcess], tokens: Tokens) -> None:
+    """A join is sent again; of anything else nobody knows whether it was done, and the caller decides."""
+    server = serve()
+    begin(page, server)
+    page.wait_for_function(UNTIL_OPEN)
+    with server.frozen():
+        page.evaluate("""() => {
+            globalThis.joined = wire.join("lobby");
+            globalThis.sent = wire.send("lobby", 1).catch(({ code }) => code);
+        }""")
+        server.kill()
+    assert page.evaluate("sent") == "disconnected"
+    server.start()
+    assert page.evaluate("joined") == {"channel": "lobby"}
+    assert page.evaluate("told.filter(({ event }) => event === 'joined_channel').length") == 1
+
+
 def test_a_drain_says_when_to_return(page: Page, serve: Callable[..., ServerProcess], tokens: Tokens) -> None:
     server = serve("--drain-delay", "0", "--drain-window", "0.2")
     begin(page, server)
@@ -148,6 +165,7 @@ def test_an_expired_token_is_asked_for_again(
     page.wait_for_function("() => states.some(({ code }) => code === 4410)")
     page.wait_for_function(UNTIL_OPEN)
     assert tokens.asked == 3
+    assert states(page) == ["connecting", "open", "waiting", "connecting", "open"], "with a new one at once"
 
 
 @pytest.mark.parametrize("reject", ["status", "close"])

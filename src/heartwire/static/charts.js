@@ -18,11 +18,11 @@ function size(svg) {
   return { width, height };
 }
 
-/** The least 1, 2, 4 or 8 times a power of ten that is not below: its half is a round number too. */
+/** A round number that is not below, and whose half is round too. */
 export function ceiling(value) {
   if (value <= 2) return 2;
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 2, 4, 8, 10].find((step) => step * power >= value);
+  return power * [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value);
 }
 
 function axis(width, height, top, format) {
@@ -49,7 +49,7 @@ export function lines(svg, samples, series) {
   const y = (value) => bottom - (value / top) * (bottom - TOP);
   const drawn = axis(width, height, top, short);
   for (const minutes of [5, 4, 3, 2, 1]) {
-    const text = minutes === 5 ? "5 min ago" : String(minutes);
+    const text = minutes === 5 ? "5 min" : String(minutes);
     const anchor = minutes === 5 ? "start" : "middle";
     const at = { class: "tick", x: x(now - minutes * 60_000), y: height - 4, "text-anchor": anchor };
     drawn.push(element("text", at, text));

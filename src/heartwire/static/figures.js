@@ -20,9 +20,8 @@ export function bytes(n) {
 }
 
 export function milliseconds(ms) {
-  if (ms === null) return "–";
   if (ms < 9.95) return `${tenths.format(ms)} ms`;
-  return ms < 9_950 ? `${whole.format(ms)} ms` : `${whole.format(ms / 1000)} s`;
+  return ms < 999.5 ? `${whole.format(ms)} ms` : `${tenths.format(ms / 1000)} s`;
 }
 
 /** Two units at most: "5 s", "3 min", "2 h 13 min", "4 d 2 h". */
@@ -36,7 +35,8 @@ export function age(ms) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-const RATES = ["opened", "closed", "messages_in", "messages_out", "bytes_in", "bytes_out"];
+// Over how many snapshots, and so seconds: what is rare would be all spikes otherwise.
+const RATES = { opened: 5, closed: 5, messages_in: 1, messages_out: 1, bytes_in: 1, bytes_out: 1 };
 
 /** Makes rates of the totals, and keeps what is shown of the past. */
 export class History {
@@ -47,11 +47,12 @@ export class History {
   add(snapshot, at = performance.now()) {
     const newest = this.samples.at(-1);
     if (this.#snapshots.at(-1)?.run !== snapshot.run) this.#snapshots = []; // another process: all began at 0
-    const before = this.#snapshots.at(-1);
-    const seconds = (snapshot.at_ms - before?.at_ms) / 1000;
     const sample = { at, clients: snapshot.clients };
-    for (const key of RATES)
+    for (const [key, back] of Object.entries(RATES)) {
+      const before = this.#snapshots.at(-back) ?? this.#snapshots[0];
+      const seconds = (snapshot.at_ms - before?.at_ms) / 1000;
       sample[key] = seconds > 0 ? (snapshot.totals[key] - before.totals[key]) / seconds : null;
+    }
     if (newest && at - newest.at > GAP_MS) this.samples.push({ at: newest.at + 1, clients: null });
     this.samples.push(sample);
     this.#snapshots.push(snapshot);
@@ -60,9 +61,10 @@ export class History {
     return sample;
   }
 
-  /** How far back it goes. */
+  /** How far back it goes, in words. */
   get span() {
-    return this.#snapshots.at(-1).at_ms - this.#snapshots[0].at_ms;
+    const ms = this.#snapshots.at(-1).at_ms - this.#snapshots[0].at_ms;
+    return age(ms < 55_000 ? ms : ms + 5_000); // 4:58 are five minutes here
   }
 
   /** By how much a count, read by `pick` from a snapshot, grew in this time. */

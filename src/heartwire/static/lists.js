@@ -37,7 +37,7 @@ export function details(into, client, now) {
     ["Software", client.user_agent ?? "–"],
     ["Connected", `${since(client.connected_at)}, ${new Date(client.connected_at).toLocaleString()}`],
     ["Heard from", since(client.last_seen)],
-    ["Round trip", milliseconds(client.rtt_ms)],
+    ["Round trip", client.rtt_ms === null ? "–" : milliseconds(client.rtt_ms)],
     ["Waiting", client.queued_bytes ? bytes(client.queued_bytes) : "nothing"],
     ["Channels", client.channels.join(", ") || "none"],
   ];

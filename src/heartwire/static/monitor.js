@@ -81,7 +81,7 @@ function draw() {
   text("slow", `${count(history.grown((s) => s.totals.slow_consumers))} let go as too slow`);
   const stalled = history.grown((s) => s.totals.stalled_ms);
   text("stalls", count(history.grown((s) => s.totals.stalls)));
-  text("stalled", stalled ? `${milliseconds(stalled)} in ${age(history.span)}` : `over 100 ms, in ${age(history.span)}`);
+  text("stalled", stalled ? `${milliseconds(stalled)} in ${history.span}` : `over 100 ms, in ${history.span}`);
 
   lines($("chart-clients"), history.samples, [{ key: "clients", name: "a" }]);
   lines($("chart-messages"), history.samples, [{ key: "messages_out", name: "b" }, { key: "messages_in", name: "a" }]);
@@ -104,7 +104,7 @@ function drawRoundTrips() {
     const i = counts.findIndex((n) => (seen += n) >= part * all);
     return i < bounds.length ? milliseconds(bounds[i] / 1000) : "longer";
   };
-  const when = sum(recent) ? `last ${age(history.span)}` : "since start";
+  const when = sum(recent) ? `last ${history.span}` : "since start";
   const half = `half within ${within(0.5)}, 99% within ${within(0.99)}, ${when}`;
   text("rtt-span", all ? half : "no ping answered yet");
   // The longest are left out where nothing was so long.
@@ -113,16 +113,19 @@ function drawRoundTrips() {
   histogram($("chart-rtt"), bars.slice(0, last + 1), (part) => `${part}%`);
 }
 
+/* The members of a channel come without the figures. */
+const known = (value, format) => (value == null ? "–" : format(value));
+
 function drawClients() {
   const now = Date.parse(snapshot.now);
   const clients = list === "found" ? found : snapshot[list];
   rows($("client-rows"), clients, (client) => client.id, (client) => [
     { button: client.username ?? client.user_id ?? "anonymous", id: client.id },
     { class: "wide id", text: client.id },
-    { class: "number wide", text: count(client.channels.length ?? client.channels) },
-    { class: "number", text: milliseconds(client.rtt_ms) },
+    { class: "number wide", text: known(client.channels?.length ?? client.channels, count) },
+    { class: "number", text: known(client.rtt_ms, milliseconds) },
     { class: "number", text: client.queued_bytes ? bytes(client.queued_bytes) : "–" },
-    { class: "number", text: age(now - Date.parse(client.connected_at)) },
+    { class: "number", text: known(client.connected_at, (instant) => age(now - Date.parse(instant))) },
   ]);
   const nobody = { newest: "Nobody is connected.", slowest: "No client has answered a ping yet.", found: "Nobody found." };
   text("no-clients", clients.length ? "" : nobody[list]);
@@ -139,7 +142,7 @@ function drawChannels() {
 }
 
 function drawEnds() {
-  text("recent", age(history.span));
+  for (const head of document.querySelectorAll(".recent")) head.textContent = history.span;
   const tally = (id, none, entries) => {
     rows($(id), entries, ([name]) => name, ([name, all, recent]) => [
       { text: name.replaceAll("_", " ") },
@@ -273,6 +276,7 @@ onSubmit($("broadcast"), async () => {
 $("to").addEventListener("change", () => {
   $("target-field").hidden = $("to").value === "global";
   $("target").required = $("to").value !== "global";
+  $("target-label").textContent = { global: "", channel: "Name", user: "User id" }[$("to").value];
 });
 
 $("open-broadcast").addEventListener("click", () => $("broadcast-dialog").showModal());
