@@ -32,9 +32,12 @@ API_KEY = "test-key-of-the-monitor"
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests; each page has a context, and so a storage, of its own."""
+    """One browser for a module; each page has a context, and so a storage, of its own.
+
+    Not for the session: playwright's running loop would be in the way of the asynchronous tests of others.
+    """
     from playwright.sync_api import sync_playwright
 
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
