@@ -1,60 +1,42 @@
-// The chat's client: nothing but the browser's own WebSocket.
+// The chat's page. heartwire.js connects, reconnects and joins again; here is what the chat makes of it.
+
+import { Heartwire } from "./heartwire.js";
 
 const $ = (id) => document.getElementById(id);
 
 let name = "";
-let socket = null;
+let wire = null;
 let room = "";
-let ownClient = "";      // the id of this connection: tells our own messages from the others'
-let attempts = 0;        // connections that failed in a row
-let retry = 0;           // timer of the next attempt
 const members = new Map(); // user id -> name
 
 // ---------------------------------------------------------------- connecting
 
 async function connect() {
-  showStatus("connecting", attempts ? "Reconnecting…" : "Connecting…");
-  let ticket;
-  try {
-    const answer = await fetch("token", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ name }),
-    });
-    ticket = await answer.json();
-    if (answer.status === 400) return logOut(ticket.message);
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-  } catch {
-    return reconnect();
-  }
+  showStatus("connecting", "Connecting…");
+  const place = await (await fetch("room")).json();
   if (!name) return; // left meanwhile
-  room = ticket.room;
-  // Browsers cannot set headers: the token rides as a subprotocol, where no proxy logs it as part of an address.
-  const current = socket = new WebSocket(`ws://${location.hostname}:${ticket.port}/ws`, ["heartwire.bearer", ticket.token]);
-  current.onmessage = (event) => receive(JSON.parse(event.data));
-  current.onclose = (event) => {
-    if (socket !== current) return;
-    socket = null;
-    if (event.code === 4403) return logOut("You were asked to leave.");
-    reconnect(event.reason);
+  room = place.room;
+  const mine = wire = new Heartwire(`ws://${location.hostname}:${place.port}/ws`, { token, maxDelay: 10_000 });
+  wire.onstate = (state, { code }) => {
+    if (mine !== wire) return;
+    if (state === "waiting") showStatus("connecting", "Reconnecting…");
+    if (state === "closed") logOut(code === 4403 ? "You were asked to leave." : `The server ended it (${code}).`);
   };
+  wire.on("*", (event) => mine === wire && receive(event));
+  wire.join(room).catch(() => {}); // comes again by itself; a refusal is shown as an error event
 }
 
-function reconnect(reason = "") {
-  if (!name) return;
-  // A server that goes away says when to come back; otherwise wait longer each time, and not all at once.
-  const asked = /^reconnect_in=(\d+)$/.exec(reason);
-  const wait = asked ? Number(asked[1]) : Math.min(10_000, 500 * 2 ** attempts) * (0.5 + Math.random() / 2);
-  attempts += 1;
-  showStatus("connecting", "Reconnecting…");
-  clearTimeout(retry);
-  retry = setTimeout(connect, wait);
-}
-
-function send(value) {
-  if (socket?.readyState !== WebSocket.OPEN) return false;
-  socket.send(JSON.stringify(value));
-  return true;
+// Asked at the first connection, and whenever the last token may not do any more.
+async function token() {
+  const answer = await fetch("token", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ name }),
+  });
+  const { token, message } = await answer.json();
+  if (answer.status === 400) logOut(message);
+  if (!answer.ok) throw new Error(message);
+  return token;
 }
 
 // ---------------------------------------------------------------- what the server says
@@ -62,12 +44,7 @@ function send(value) {
 function receive(event) {
   const data = event.data ?? {};
   switch (event.event) {
-    case "connected":
-      ownClient = data.client_id;
-      send({ action: "join_channel", channel: room });
-      break;
     case "joined_channel":
-      attempts = 0;
       members.clear();
       for (const member of data.members) members.set(member.user_id, member.username);
       showMembers();
@@ -141,7 +118,7 @@ function showNotice(text) {
 }
 
 function showMessage(event, text) {
-  const own = event.client_id === ownClient;
+  const own = event.client_id === wire.clientId;
   const time = new Date(event.timestamp);
   const last = $("messages").lastElementChild;
   const sameAuthor = last?.dataset.client === event.client_id && time - Number(last.dataset.time) < 120_000;
@@ -164,10 +141,9 @@ function showMessage(event, text) {
 
 function logOut(problem = "") {
   name = "";
-  attempts = 0;
-  clearTimeout(retry);
-  socket?.close(1000);
-  socket = null;
+  const ended = wire;
+  wire = null;
+  ended?.close();
   members.clear();
   $("messages").replaceChildren();
   $("problem").textContent = problem;
@@ -183,7 +159,7 @@ $("login").addEventListener("submit", (event) => {
   $("problem").textContent = "";
   $("welcome").hidden = true;
   $("chat").hidden = false;
-  connect();
+  connect().catch(() => logOut("The server is not reached."));
   $("text").focus();
 });
 
@@ -192,10 +168,12 @@ $("leave").addEventListener("click", () => logOut());
 $("compose").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (text && send({ action: "send_message", channel: room, data: { text } })) {
-    $("text").value = "";
-    grow();
-  }
+  if (!text) return;
+  $("text").value = "";
+  grow();
+  wire.send(room, { text }).catch(({ code }) => {
+    if (code === "timeout" || code === "disconnected") showNotice(`Perhaps not sent: ${text}`);
+  });
 });
 
 $("text").addEventListener("keydown", (event) => {

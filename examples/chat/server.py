@@ -12,6 +12,7 @@ import logging
 import secrets
 import signal
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import jwt
@@ -21,6 +22,7 @@ from heartwire import Client, Server
 
 ROOM = "presence-lobby"  # a presence channel: the server keeps and announces its members
 PAGE = Path(__file__).parent
+CLIENT = files("heartwire") / "static" / "heartwire.js"
 SECRET = secrets.token_hex(32)  # anew at each start: the page asks for another token by itself
 
 logger = logging.getLogger("chat")
@@ -44,10 +46,17 @@ def chat_server(port: int, page_port: int) -> Server:
 
 
 def page_server(server: Server) -> web.Application:
-    """The HTTP half: three files, and `POST /token` with `{"name": …}`."""
+    """The HTTP half: the files, where the chat is, and `POST /token` with `{"name": …}`."""
 
     async def file(request: web.Request) -> web.FileResponse:
         return web.FileResponse(PAGE / (request.match_info.get("name") or "index.html"))
+
+    async def client(request: web.Request) -> web.Response:
+        # heartwire serves it too, but on its own port: a browser loads modules from the page's origin alone.
+        return web.Response(text=CLIENT.read_text(), content_type="text/javascript")
+
+    async def room(request: web.Request) -> web.Response:
+        return web.json_response({"port": server.port, "room": ROOM})
 
     async def token(request: web.Request) -> web.Response:
         try:
@@ -63,11 +72,13 @@ def page_server(server: Server) -> web.Application:
             "exp": int(time.time()) + 12 * 3600,
         }
         signed = jwt.encode(claims, SECRET, algorithm="HS256")
-        return web.json_response({"token": signed, "port": server.port, "room": ROOM})
+        return web.json_response({"token": signed})
 
     app = web.Application()
     app.router.add_get("/", file)
     app.router.add_get(r"/{name:chat\.js|chat\.css}", file)
+    app.router.add_get("/heartwire.js", client)
+    app.router.add_get("/room", room)
     app.router.add_post("/token", token)
     return app
 
