@@ -118,8 +118,8 @@ class ServerProcess:
         assert process is not None
         assert process.stderr is not None
         process.terminate()
-        process.stderr.close()
-        assert process.wait(10) == 0
+        process.communicate(timeout=10)  # a closed pipe would make its exit status 120
+        assert process.returncode == 0
         self.process = None
 
     @property
