@@ -7,7 +7,6 @@ protocol.md 2, and their outcome is told to the connection.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import time
@@ -17,18 +16,16 @@ from email.utils import formatdate
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
 from heartwire._version import __version__
-from heartwire.actions import Answer, expires_text
-from heartwire.auth import Credentials, TokenVerifier
+from heartwire.auth import Credentials, credentials_of
 from heartwire.client import GATED, Client
 from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
 from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
-from heartwire.messages import encode_event, next_id, timestamp
+from heartwire.messages import next_id, timestamp
 from heartwire.origin import origin_allowed
+from heartwire.tokens import Tokens
 
 if TYPE_CHECKING:
     from heartwire._core.connection import Connection
@@ -42,7 +39,6 @@ USER_AGENTS_KEPT: Final = 1024
 ORIGINS_KEPT: Final = 1024
 ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 HTTP_UPGRADES: Final = ("/api/monitor",)  # the monitor page's feed, which aiohttp serves
-EXPIRY_WARNING_S: Final = 60  # a client that renews by a round trip to its backend has time for retries
 
 logger = logging.getLogger("heartwire")
 
@@ -52,8 +48,7 @@ class Admission:
 
     Args:
         config: the server's options.
-        verifier: of tokens; None if there is no secret (then only `@server.authenticate` or anonymous
-            clients).
+        tokens: judges them.
         dispatcher: the sink whose connections these are.
         pass_to_http: takes (connection) whose request is for the HTTP server.
     """
@@ -61,17 +56,15 @@ class Admission:
     def __init__(
         self,
         config: ServerConfig,
-        verifier: TokenVerifier | None,
+        tokens: Tokens,
         dispatcher: Dispatcher,
         pass_to_http: Callable[[Connection], None],
     ) -> None:
         self._config = config
-        self._verifier = verifier
+        self._tokens = tokens
         self._dispatcher = dispatcher
         self._pass_to_http = pass_to_http
         self._limit = config.connection_limit()
-        # A token that the leeway lets in must not end at once for the same difference of clocks.
-        self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._user_agents: dict[str, str] = {}
         self._welcome_tail = (
             f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},'
@@ -110,7 +103,7 @@ class Admission:
                 if inspect.isawaitable(identity):
                     self._decide_later(conn, request, identity, head)
                     return
-                self._accept(conn, request, _credentials(identity))
+                self._accept(conn, request, credentials_of(identity))
             else:
                 self._accept(conn, request, self._verify(token))
         except Refusal as refusal:
@@ -193,10 +186,8 @@ class Admission:
             if self._config.auth == "handshake":
                 raise handshake.token_missing()
             return None
-        if self._verifier is None:
-            raise handshake.token_refused(TokenError("token_invalid", "this server accepts no tokens"))
         try:
-            return self._verifier.verify(token.value)
+            return self._tokens.verify(token.value)
         except TokenError as error:
             raise handshake.token_refused(error) from None
 
@@ -205,7 +196,7 @@ class Admission:
     ) -> None:
         async def decide() -> None:
             try:
-                self._accept(conn, request, _credentials(await identity))
+                self._accept(conn, request, credentials_of(await identity))
             except Refusal as refusal:
                 self._refuse(conn, refusal, head)
             except TokenError as error:
@@ -274,7 +265,7 @@ class Admission:
         if conn.special & GATED:
             conn.set_due("opening", self._config.auth_timeout)
         if credentials is not None and credentials.expires_at is not None:
-            self._watch_expiry(client)
+            self._tokens.watch(client)
         if self._config.welcome and self._dispatcher.speaks_json:
             conn.send(1, self._welcome(client))
         return client
@@ -341,74 +332,19 @@ class Admission:
         elif (deciding := self._deciding.get(conn)) is not None:
             deciding.cancel()
 
-    # -------------------------------------------------------------- tokens after the handshake
-
-    def authenticate(self, client: Client, token: str) -> Answer | Awaitable[Answer]:
-        """The action `authenticate`: the first token of a client, or a new one for the same user.
-
-        Raises:
-            ActionError: `token_invalid`, `token_expired` or `user_mismatch`.
-        """
-        if self._verifier is None:
-            raise ActionError("token_invalid", "this server accepts no tokens")
-        try:
-            credentials = self._verifier.verify(token)
-        except TokenError as error:
-            raise ActionError(error.code, error.detail) from None
-        before = client.credentials
-        if before is not None and before.user_id != credentials.user_id:
-            detail = "the token is another user's: open a connection of its own for it"
-            raise ActionError("user_mismatch", detail)
-        client.credentials = credentials
-        if before is None:
-            self._dispatcher.registry.add_user(client)
-        conn = client.connection
-        conn.special &= ~GATED
-        conn.set_due("opening", None)
-        self._watch_expiry(client)
-        answer = "authenticated", {
-            "user_id": credentials.user_id,
-            "username": credentials.username,
-            "expires_at": expires_text(credentials.expires_at),
-        }
-        revising = self._dispatcher.actions.revise(client)
-        return answer if revising is None else _after(revising, answer)
-
-    def _watch_expiry(self, client: Client) -> None:
-        """Sets the deadline for the warning: a minute before the token ends, or in half of what is left."""
-        expires_at = None if client.credentials is None else client.credentials.expires_at
-        if expires_at is None:
-            client.connection.set_due("token", None)
-        else:
-            left = expires_at - time.time()
-            client.connection.set_due("token", max(left - EXPIRY_WARNING_S, left / 2, 0.001))
-
-    def _token_due(self, client: Client, expires_at: float) -> None:
-        """The wall clock decides, whatever it was set to meanwhile: warn, wait on, or close."""
-        left = expires_at - time.time()
-        if left > EXPIRY_WARNING_S + 1:
-            self._watch_expiry(client)
-        elif left + self._grace_s > 0:
-            client.connection.set_due("token", left + self._grace_s + 0.001)  # rounded up, not down
-            if left > 0.001 and self._dispatcher.speaks_json:
-                warning = {"expires_at": expires_text(expires_at)}
-                client.send_text_bytes(encode_event("token_expiring", warning))
-        else:
-            client.connection.close(4410, "token expired", "token_expired")
+    # -------------------------------------------------------------- deadlines
 
     def on_expired(self, conn: Connection, which: str) -> None:
-        """A deadline of this module passed."""
+        """A deadline of this module, or of its tokens, passed."""
         client: Client | None = conn.owner
-        if which == "opening":
+        if which == "token":
+            if client is not None:
+                self._tokens.due(client)
+        elif which == "opening":
             if client is None:
                 self._opening_timed_out(conn)
             else:
                 conn.close(4401, "authentication timeout", "auth_timeout")
-        elif which == "token" and client is not None and client.credentials is not None:
-            expires_at = client.credentials.expires_at
-            if expires_at is not None:
-                with contextlib.suppress(ConnectionClosed):
-                    self._token_due(client, expires_at)
 
     def _opening_timed_out(self, conn: Connection) -> None:
         """The head did not come in time, or our own decision about it."""
@@ -422,29 +358,6 @@ class Admission:
         conn.refuse(handshake.refusal_bytes(refusal))
 
 
-async def _after(revising: Awaitable[None], answer: Answer) -> Answer:
-    await revising
-    return answer
-
-
 def _undecided() -> Refusal:
     """The answer when `@server.authenticate` does not come to an end in time."""
     return Refusal(503, "timeout", "the server could not judge the request in time", (("Retry-After", "1"),))
-
-
-def _credentials(identity: Any) -> Credentials | None:
-    """What `@server.authenticate` returned: Credentials, a dict of claims, a user id, or None to refuse.
-
-    Raises:
-        Refusal: 401 for None or False.
-    """
-    if isinstance(identity, Credentials):
-        return identity
-    if isinstance(identity, str):
-        identity = {"sub": identity}
-    if isinstance(identity, dict):
-        claims = msgspec.json.encode(identity)
-        channels = tuple(identity.get("channels") or ())
-        user_id = str(identity["sub"])
-        return Credentials(user_id, identity.get("username"), identity.get("exp"), claims, channels)
-    raise Refusal(401, "unauthenticated", "not accepted", (("WWW-Authenticate", "Bearer"),))

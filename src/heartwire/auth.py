@@ -22,7 +22,7 @@ import msgspec
 from jwt.algorithms import HMACAlgorithm
 from msgspec import UNSET, UnsetType
 
-from heartwire.errors import ConfigError, TokenError
+from heartwire.errors import ConfigError, Refusal, TokenError
 
 __all__ = [
     "MAX_TOKEN_BYTES",
@@ -31,6 +31,7 @@ __all__ = [
     "KeySource",
     "TokenVerifier",
     "VerificationKey",
+    "credentials_of",
     "matches_pattern",
 ]
 
@@ -78,6 +79,24 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("user_id", self.user_id), ("expires_at", self.expires_at)]
+
+
+def credentials_of(identity: Any) -> Credentials:
+    """What `@server.authenticate` returned: Credentials, a dict of claims, or a user id.
+
+    Raises:
+        Refusal: 401 for None, False, or anything else.
+    """
+    if isinstance(identity, Credentials):
+        return identity
+    if isinstance(identity, str):
+        identity = {"sub": identity}
+    if isinstance(identity, dict):
+        claims = msgspec.json.encode(identity)
+        channels = tuple(identity.get("channels") or ())
+        user_id = str(identity["sub"])
+        return Credentials(user_id, identity.get("username"), identity.get("exp"), claims, channels)
+    raise Refusal(401, "unauthenticated", "not accepted", (("WWW-Authenticate", "Bearer"),))
 
 
 def matches_pattern(pattern: str, name: str) -> bool:

@@ -33,6 +33,7 @@ from heartwire.messages import encode_event
 from heartwire.metrics import Metrics
 from heartwire.monitor import Monitor
 from heartwire.registry import Channel, Registry, send_to
+from heartwire.tokens import Tokens
 
 __all__ = ["Server"]
 
@@ -258,11 +259,12 @@ class Server:
         dispatcher.message_handler = self._handlers.on_message
         dispatcher.text_handler = self._handlers.on_text
         dispatcher.binary_handler = self._handlers.on_binary
-        self._admission = Admission(config, self._verifier, dispatcher, lambda conn: self._http.take(conn))
+        tokens = Tokens(config, self._verifier, dispatcher)
+        self._admission = Admission(config, tokens, dispatcher, lambda conn: self._http.take(conn))
         dispatcher.admission = self._admission
         dispatcher.actions = Actions(
             self._registry,
-            self._admission.authenticate,
+            tokens.authenticate,
             self._handlers.authorize,
             config.max_channels_per_client,
         )

@@ -28,6 +28,7 @@ LAYERS = (
     ("registry", "handlers"),
     ("client",),
     ("actions",),
+    ("tokens",),
     ("admission", "dispatch"),
     ("heartbeat",),
     ("brokers",),
