@@ -22,6 +22,7 @@ CONN = ["mask", "utf8", "frame", "wheel", "parser", "outqueue", "conn", "deflate
 MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "frames": ["mask", "utf8", "frame", "jsonscan"],
     "wheel": ["wheel"],
+    "bucket": [],
     "engine": CONN,
     "link": CONN,
     "connection": CONN,

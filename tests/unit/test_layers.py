@@ -21,7 +21,7 @@ LAYERS = (
     ("messages",),
     ("config",),
     ("http_head",),
-    ("limits", "origin"),
+    ("limits", "origin", "proxies"),
     ("auth", "handshake"),
     ("transport",),
     ("listeners",),

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from heartwire._core.csrc cimport hw_shared, hw_zip_peer
+from heartwire._core.csrc cimport hw_event, hw_event_kind, hw_shared, hw_zip_peer
 from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport Link, Sink
 
@@ -33,9 +33,13 @@ cdef class Connection(Endpoint):
     cdef uint8_t was_open
     cdef uint8_t ping_stopped           # the heartbeat has let go of it
     # where it comes from
+    cdef public uint8_t introduced      # a header of the PROXY protocol was read, or is not expected
     cdef uint8_t peer_family            # 4, 6, or 0: a Unix socket
     cdef uint16_t peer_port
     cdef uint8_t peer_address[16]
+    # rate limits
+    cdef uint64_t messages_full_at      # hw_bucket, in nanoseconds of the engine's clock
+    cdef uint64_t bytes_full_at
     # figures
     cdef uint32_t linger_left
     cdef uint32_t accounted             # its share of engine.totals.queued_bytes
@@ -65,11 +69,14 @@ cdef class Connection(Endpoint):
     cdef void end(self, uint16_t code, object reason, object cause, uint32_t patience_ms) noexcept
     cdef void slow(self) noexcept
     cdef void finish(self) noexcept
+    cdef bint admit(self, hw_event_kind kind, hw_event *ev) noexcept
+    cdef bint introduce(self) noexcept
     cdef size_t pump(self, uint8_t *p, size_t n) noexcept
     cdef void keep(self, const uint8_t *p, size_t n) noexcept
     cdef void receive_head(self, uint8_t *p, size_t n) noexcept
     cdef void pump_pending(self) noexcept
     cdef void close_received(self, uint16_t code, const uint8_t *reason, size_t n) noexcept
+    cdef void note_ipv6(self, const uint8_t *address) noexcept
     cdef void send_ping(self) noexcept
     cdef void wake_drained(self, object error) noexcept
     cdef void ping_left(self) noexcept

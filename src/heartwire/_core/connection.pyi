@@ -21,6 +21,7 @@ class Connection(Endpoint):
     owner: Any
     special: int
     errors_in_a_row: int
+    introduced: int
     def __new__(
         cls, engine: Engine, sink: Sink, link: Link, fd: int = -1, slot: int = 0, generation: int = 0
     ) -> Self: ...
@@ -40,6 +41,8 @@ class Connection(Endpoint):
     def rtt_ms(self) -> float | None: ...
     @property
     def remote_address(self) -> tuple[str, int]: ...
+    @property
+    def address_key(self) -> bytes: ...
     @property
     def fileno(self) -> int: ...
     @property

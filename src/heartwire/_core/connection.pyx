@@ -20,7 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 from heartwire._core.csrc cimport *
 from heartwire._core.engine cimport Endpoint, Engine
@@ -42,6 +42,8 @@ cdef enum:
     SLOW_MS = 1000
     LARGE = 32768         # bytes of a payload that is not copied: from here the copy costs more than a send
     PONG_ID = 4           # payload bytes of our pings
+    INTRODUCTION_MOST = 4096  # bytes of a PROXY header that are looked at
+    REFUSED_MOST = 4096   # bytes of a text over the rate that are looked at for its id
 
 cdef frozenset GONE = frozenset((_errno.EPIPE, _errno.ECONNRESET, _errno.ENOTCONN, _errno.ESHUTDOWN))
 cdef dict FAILURES = {1002: "protocol_error", 1003: "unsupported_data", 1007: "invalid_utf8", 1009: "too_big"}
@@ -139,6 +141,10 @@ cdef class Connection(Endpoint):
         if self.pending == NULL:
             return
         scan = self.pending_len - n
+        if self.sink.settings.proxy_header and not self.introduced:
+            if not self.introduce() or self.pending_len == 0:
+                return
+            scan = 0
         i = scan - 3 if scan > 3 else 0
         while i < self.pending_len:
             if self.pending[i] == 10 and ((i >= 3 and self.pending[i - 1] == 13 and self.pending[i - 2] == 10)
@@ -166,6 +172,24 @@ cdef class Connection(Endpoint):
         except Exception as error:
             self.sink.on_failure(self, error)
             self.finish()
+
+    cdef bint introduce(self) noexcept:
+        """Takes the PROXY header off what was received. False while it is not complete, or if it is none."""
+        cdef size_t taken
+        try:
+            answer = self.sink.on_proxy_header(self, PyBytes_FromStringAndSize(
+                <char *>self.pending, min(self.pending_len, <uint32_t>INTRODUCTION_MOST)))
+            if answer is None:
+                return False
+            taken = min(<size_t>answer, <size_t>self.pending_len)
+        except Exception as error:
+            self.sink.on_failure(self, error)
+            self.finish()
+            return False
+        self.introduced = True
+        self.pending_len -= <uint32_t>taken
+        memmove(self.pending, self.pending + taken, self.pending_len)
+        return hw_state_phase(&self.c.state) == HW_CONNECTING
 
     cdef size_t pump(self, uint8_t *p, size_t n) noexcept:
         """Parses and delivers. Returns the bytes consumed: fewer than n if reading was paused."""
@@ -226,7 +250,9 @@ cdef class Connection(Endpoint):
             self.messages_in += 1
             self.engine.totals.messages_in += 1
             hw_state_set(&self.c.state, HW_IN_CALLBACK)
-            if kind == HW_EV_TEXT:
+            if self.sink.settings.limited and not self.admit(kind, &ev):
+                answer = 0
+            elif kind == HW_EV_TEXT:
                 answer = self.sink.text(self, ev.data, ev.len)
             else:
                 answer = self.sink.binary(self, ev.data, ev.len)
@@ -244,6 +270,28 @@ cdef class Connection(Endpoint):
         else:
             self.c.due[HW_DUE_MESSAGE] = 0
         return at
+
+    cdef bint admit(self, hw_event_kind kind, hw_event *ev) noexcept:
+        """Is a message within what the peer may send? If not, the sink is told, and it is thrown away."""
+        cdef Settings *settings = &self.sink.settings
+        cdef uint64_t now_ns = self.engine.now_us * 1000
+        if not hw_bucket_fits(self.messages_full_at, &settings.message_rate, now_ns, 1):
+            limit = "messages"
+        elif not hw_bucket_fits(self.bytes_full_at, &settings.byte_rate, now_ns, ev.len):
+            limit = "bytes"
+        else:
+            hw_bucket_take(&self.messages_full_at, &settings.message_rate, now_ns, 1)
+            hw_bucket_take(&self.bytes_full_at, &settings.byte_rate, now_ns, ev.len)
+            return True
+        try:
+            if kind == HW_EV_TEXT and ev.len <= REFUSED_MOST:
+                data = PyBytes_FromStringAndSize(<char *>ev.data, ev.len)
+            else:
+                data = None
+            self.sink.on_rate_limited(self, limit, data)
+        except Exception as error:
+            self.sink.on_failure(self, error)
+        return False
 
     cdef void pump_pending(self) noexcept:
         """Parses what was kept while reading was paused."""
@@ -901,11 +949,31 @@ cdef class Connection(Endpoint):
     # ---------------------------------------------------------------- what it is
 
     def set_peer(self, host, int port):
-        """Notes where the peer is: an IP address, or "" for a Unix socket."""
+        """Notes where the peer is: an IP address, or "" for a Unix socket. A port of 0 is not known."""
         cdef bytes packed = ip_address(host).packed if host else b""
-        self.peer_family = 0 if not packed else 4 if len(packed) == 4 else 6
         self.peer_port = port
-        memcpy(self.peer_address, PyBytes_AS_STRING(packed), len(packed))
+        if not packed:
+            self.peer_family = 0
+        elif len(packed) == 16:
+            self.note_ipv6(<const uint8_t *>PyBytes_AS_STRING(packed))
+        else:
+            self.peer_family = 4
+            memcpy(self.peer_address, PyBytes_AS_STRING(packed), 4)
+
+    cdef void note_ipv6(self, const uint8_t *address) noexcept:
+        """An IPv4 peer of a socket that takes both (RFC 4291 section 2.5.5.2) is one all the same."""
+        if memcmp(address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0:
+            self.peer_family = 4
+            memcpy(self.peer_address, address + 12, 4)
+        else:
+            self.peer_family = 6
+            memcpy(self.peer_address, address, 16)
+
+    @property
+    def address_key(self):
+        """What limits by address count under: the IPv4 address, the /64 of an IPv6 one, b"" without."""
+        return PyBytes_FromStringAndSize(<char *>self.peer_address,
+                                         0 if self.peer_family == 0 else 4 if self.peer_family == 4 else 8)
 
     @property
     def remote_address(self):

@@ -101,6 +101,15 @@ cdef extern from "wheel.h" nogil:
     int hw_wheel_check(const hw_wheel *w) noexcept
 
 
+cdef extern from "bucket.h" nogil:
+    ctypedef struct hw_rate:
+        double unit_ns
+        uint64_t burst
+
+    bint hw_bucket_fits(uint64_t full_at, const hw_rate *rate, uint64_t now_ns, uint64_t units) noexcept
+    void hw_bucket_take(uint64_t *full_at, const hw_rate *rate, uint64_t now_ns, uint64_t units) noexcept
+
+
 cdef extern from "jsonscan.h" nogil:
     enum:
         HW_JSON_OK

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from heartwire._core.csrc cimport hw_limits
+from heartwire._core.csrc cimport hw_limits, hw_rate
 from heartwire._core.engine cimport Endpoint
 
 
@@ -23,6 +23,10 @@ cdef struct Settings:
     uint32_t close_timeout_ms
     uint32_t handshake_timeout_ms
     uint32_t message_timeout_ms
+    bint limited                # one of the two rates is set
+    hw_rate message_rate        # of each client
+    hw_rate byte_rate           # the same, in bytes of complete messages after inflating
+    bint proxy_header           # connections may begin with a header of the PROXY protocol
 
 
 cdef class Link:

@@ -120,11 +120,13 @@ cdef class Sink:
     def configure(self, *, max_message_size=1 << 20, max_fragments=16384, send_buffer_limit=1 << 20,
                   head_limit=16384, ping_interval=30.0, ping_timeout=60.0, ping_always=False,
                   close_timeout=5.0, handshake_timeout=10.0, message_timeout=60.0, compression_threshold=1024,
-                  gated_message_size=16384):
+                  gated_message_size=16384, message_rate=0.0, message_burst=1, byte_rate=0.0, byte_burst=1,
+                  proxy_header=False):
         """Sets the limits (bytes) and times (seconds; 0 turns a heartbeat off) of all its connections.
 
         `gated_message_size` bounds the messages of connections whose `special` has bit 1 (not authenticated
-        yet).
+        yet). The rates are per second and connection, 0 for no limit, with so much at once. `proxy_header`
+        asks `on_proxy_header` before the head.
         """
         self.settings.limits.max_message = max_message_size
         self.settings.limits.max_fragments = max_fragments
@@ -139,6 +141,12 @@ cdef class Sink:
         self.settings.close_timeout_ms = milliseconds(close_timeout)
         self.settings.handshake_timeout_ms = milliseconds(handshake_timeout)
         self.settings.message_timeout_ms = milliseconds(message_timeout)
+        self.settings.message_rate.unit_ns = 1e9 / message_rate if message_rate else 0
+        self.settings.message_rate.burst = max(message_burst, 1)
+        self.settings.byte_rate.unit_ns = 1e9 / byte_rate if byte_rate else 0
+        self.settings.byte_rate.burst = max(byte_burst, 1)
+        self.settings.limited = bool(message_rate or byte_rate)
+        self.settings.proxy_header = proxy_header
 
     cdef int text(self, Endpoint conn, uint8_t *p, size_t n) noexcept:
         try:
@@ -158,6 +166,19 @@ cdef class Sink:
         """A request head is complete (bytes, with its empty line). Answer by `accept`, `refuse` or `release`,
         now or later; until then the connection is not read from. `head` is None if it grew beyond the
         limit."""
+
+    def on_proxy_header(self, conn, received):
+        """The first bytes of a connection, before the head, with `proxy_header` set.
+
+        Returns:
+            How many of them are the header (0: there is none), or None if more are needed, or if the
+            connection was ended.
+        """
+        return 0
+
+    def on_rate_limited(self, conn, limit, data):
+        """A message was thrown away, since "messages" or "bytes" came faster than they may. `data` is the
+        message if it is a short text, else None."""
 
     def on_text(self, conn, text):
         """A text message. True: stop reading until `conn.resume()`."""

@@ -48,9 +48,8 @@ cdef void note_peer(Connection conn, sockaddr_storage *address) noexcept:
         conn.peer_port = ntohs((<sockaddr_in *>address).sin_port)
         memcpy(conn.peer_address, &(<sockaddr_in *>address).sin_addr, 4)
     elif address.ss_family == AF_INET6:
-        conn.peer_family = 6
         conn.peer_port = ntohs((<sockaddr_in6 *>address).sin6_port)
-        memcpy(conn.peer_address, &(<sockaddr_in6 *>address).sin6_addr, 16)
+        conn.note_ipv6(<const uint8_t *>&(<sockaddr_in6 *>address).sin6_addr)
 
 
 cdef class Reactor(Link):
@@ -155,18 +154,22 @@ cdef class Reactor(Link):
             self.free_count += 1
             Py_DECREF(conn)
 
-    def adopt(self, int fd, bytes received):
+    def adopt(self, int fd, bytes received, address_told=None):
         """Takes over an open socket whose request head was read by another server (HTTP keep-alive).
 
         Args:
             fd: a non-blocking connected socket; owned by the reactor from here on.
             received: what was read from it, the request head first.
+            address_told: (host, port) of the peer, where a PROXY header said it.
         """
         cdef Connection conn = self.add(fd)
         cdef sockaddr_storage address
         cdef socklen_t size = sizeof(address)
         if getpeername(fd, <sockaddr *>&address, &size) == 0:
             note_peer(conn, &address)
+        if address_told is not None:
+            conn.set_peer(*address_told)
+        conn.introduced = True
         conn.receive(<uint8_t *><const uint8_t *>received, len(received))
 
     # ---------------------------------------------------------------- listening

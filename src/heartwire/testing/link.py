@@ -116,7 +116,8 @@ class RecordingSink(Sink):
     """Accepts every request, and notes what happens as tuples in `events`.
 
     `("head", bytes)`, `("text", str)`, `("binary", bytes)`, `("left", cause)`, `("closed", cause)`,
-    `("expired", which)`, `("ping_stopped", reason, error)`, `("failure", error)`.
+    `("expired", which)`, `("ping_stopped", reason, error)`, `("limited", limit, bytes or None)`,
+    `("failure", error)`.
 
     Args:
         accept: False leaves request heads unanswered, for the test to `accept` or `refuse`.
@@ -156,6 +157,9 @@ class RecordingSink(Sink):
 
     def on_binary(self, conn: Connection, data: bytes) -> bool:
         return self._message(conn, "binary", data)
+
+    def on_rate_limited(self, conn: Connection, limit: str, data: bytes | None) -> None:
+        self.events.append(("limited", limit, data))
 
     def _message(self, conn: Connection, kind: str, value: Any) -> bool:
         self.events.append((kind, value))
