@@ -206,11 +206,10 @@ class Admission:
                 self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
 
         def decided(task: asyncio.Task[None]) -> None:
-            self._dispatcher.tasks.discard(task)
             self._deciding.pop(conn, None)
 
-        task = self._dispatcher.loop.create_task(decide())
-        self._dispatcher.tasks.add(task)
+        task = self._dispatcher.tasks.loop.create_task(decide())
+        self._dispatcher.tasks.keep(task)
         self._deciding[conn] = task
         task.add_done_callback(decided)
 
@@ -287,7 +286,7 @@ class Admission:
                 self._connect_failed(client, error)
                 return
             if inspect.isawaitable(result):
-                self._dispatcher.run(client, self._guarded(client, result), self._connected, None)
+                self._dispatcher.tasks.run(client, self._guarded(client, result), self._connected, None)
                 return
             if result is False:
                 client.connection.close(4403, "", "forbidden")

@@ -109,7 +109,9 @@ class Client(Session):
             ConnectionClosed: the connection ended first.
         """
         if self.connection.queued_bytes:
-            await self._dispatcher.wait_drained(self)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.connection.add_drain_waiter(future)
+            await future
 
     # -------------------------------------------------------------- ending
 
@@ -191,7 +193,7 @@ class Client(Session):
     async def _receive(self, timeout: float | None) -> bytes:
         """The next message for a reader. One that came is returned or kept, whatever ends the wait."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._dispatcher.start_reading(self, future)
+        self._dispatcher.tasks.start_reading(self, future)
         unread = None
         try:
             # Not asyncio.timeout: it would throw a message away that came together with it.
@@ -205,7 +207,7 @@ class Client(Session):
             raise
         finally:
             future.cancel()
-            self._dispatcher.stop_reading(self, unread)
+            self._dispatcher.tasks.stop_reading(self, unread)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Yields the client's messages until the connection ends."""

@@ -1,8 +1,8 @@
 """From events of connections to the application: the Python half of a server's Sink.
 
-Messages of one client are handled in order: while an asynchronous handler runs, its client is not read from
-(back-pressure reaches the peer through TCP). Ordinary messages for synchronous handlers never come here:
-`_core.json_reader` calls the application directly.
+Messages of one client are handled in order: while an asynchronous handler runs (`handler_tasks`), its client
+is not read from (back-pressure reaches the peer through TCP). Ordinary messages for synchronous handlers do
+not come here: `_core.json_reader` calls the application directly.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import asyncio
 import functools
 import inspect
 import logging
-import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from heartwire._core.json_reader import JsonReader
 from heartwire.actions import Actions, bad_field
-from heartwire.client import GATED, HELD, READING
+from heartwire.client import GATED
 from heartwire.errors import ActionError, ConnectionClosed
 from heartwire.json_codec import encode_value
 from heartwire.messages import Envelope, encode_event
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from heartwire._core.connection import Connection
     from heartwire.admission import Admission
     from heartwire.client import Client
+    from heartwire.config import ServerConfig
+    from heartwire.handler_tasks import HandlerTasks, Then
     from heartwire.handlers import Handlers
     from heartwire.heartbeat import Heartbeat, Reason
     from heartwire.metrics import Metrics
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 ERRORS_IN_A_ROW: Final = 10
-Then = Callable[["Client", Any], None]
 
 logger = logging.getLogger("heartwire")
 
@@ -51,16 +50,25 @@ class Dispatcher(JsonReader):
     metrics: Metrics
     admission: Admission
     actions: Actions
-    loop: asyncio.AbstractEventLoop
-    handler_timeout_s: float = 30.0
+    tasks: HandlerTasks
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.sockets = 0
         self.decode = msgspec.json.Decoder().decode
         self.decode_envelope = msgspec.json.Decoder(Envelope).decode
         self.encode = encode_value
         self.invalid = msgspec.ValidationError
+
+    def apply(self, config: ServerConfig) -> None:
+        """Takes over the limits and times of a configuration."""
+        self.configure(
+            max_message_size=config.max_message_size, max_fragments=config.max_fragments,
+            send_buffer_limit=config.send_buffer_limit, ping_interval=config.ping_interval,
+            ping_timeout=config.ping_timeout, ping_always=config.ping_always,
+            close_timeout=config.close_timeout, handshake_timeout=config.handshake_timeout,
+            message_timeout=config.message_timeout,
+            compression_threshold=config.compression_threshold,
+        )  # fmt: skip
+        self.max_depth = config.max_json_depth
 
     @property
     def speaks_json(self) -> bool:
@@ -96,11 +104,11 @@ class Dispatcher(JsonReader):
             extra={"client_id": client.id, "cause": conn.cause, "code": conn.code},
         )  # fmt: skip
         if client.running:
-            self.loop.call_later(self.handler_timeout_s, _cancel_all, client)
+            self.tasks.cancel_later(client)
         else:
-            self._disconnected(client)
+            self.disconnected(client)
 
-    def _disconnected(self, client: Client) -> None:
+    def disconnected(self, client: Client) -> None:
         """After the last handler: `on_disconnect`, then the client is let go of."""
         cause = client.connection.cause
         handler = self.handlers.on_disconnect
@@ -113,14 +121,13 @@ class Dispatcher(JsonReader):
             logger.exception("on_disconnect failed for client %s", client.id)
         else:
             if inspect.isawaitable(result):
-                task = asyncio.ensure_future(result, loop=self.loop)
-                self.tasks.add(task)
+                task = asyncio.ensure_future(result, loop=self.tasks.loop)
+                self.tasks.keep(task)
                 task.add_done_callback(functools.partial(self._told, client))
                 return
         client.state = client.request = None
 
     def _told(self, client: Client, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
         client.state = client.request = None
         if not task.cancelled() and task.exception() is not None:
             logger.error("on_disconnect failed for client %s", client.id, exc_info=task.exception())
@@ -136,7 +143,7 @@ class Dispatcher(JsonReader):
             client: Client = conn.owner
             logger.warning("a handler of client %s did not end within its time and is cancelled", client.id)
             conn.close(1011, "handler timeout", "handler_timeout")
-            _cancel_all(client)
+            self.tasks.cancel(client)
         else:
             self.admission.on_expired(conn, which)
 
@@ -173,7 +180,7 @@ class Dispatcher(JsonReader):
                 result = route.call(client, message)
                 then = functools.partial(self._answer_custom, name, message_id)
             if result is not None and type(result) is not tuple and inspect.isawaitable(result):
-                return self.run(client, result, then, message_id)
+                return self.tasks.run(client, result, then, message_id)
             then(client, result)
         except Exception as error:
             self.failed(client, error, message_id)
@@ -195,6 +202,18 @@ class Dispatcher(JsonReader):
             self._gated(client, data, is_text)
             return False
         return self._read_by_hand(client, data)
+
+    def _read_by_hand(self, client: Client, data: bytes) -> bool:
+        reader = client.reader
+        if self.speaks_json:
+            envelope = self._envelope(client, data)
+            if envelope is None:
+                return False
+            if envelope.action in self.actions.table:
+                return self.on_action(client, envelope, None)
+        if isinstance(reader, asyncio.Future) and not reader.done():
+            reader.set_result(data)
+        return True
 
     def _gated(self, client: Client, data: bytes, is_text: bool) -> None:
         envelope = self._envelope(client, data) if is_text else None
@@ -273,129 +292,16 @@ class Dispatcher(JsonReader):
         if conn.errors_in_a_row >= ERRORS_IN_A_ROW:
             conn.close(1008, "too many errors", "too_many_errors")
 
-    # -------------------------------------------------------------- asynchronous handlers
-
     def on_result(self, client: Client, result: Any) -> bool:
         """A handler without an answer returned something: a coroutine is run, other values are dropped."""
         if inspect.isawaitable(result):
-            return self.run(client, result, _nothing, None)
+            return self.tasks.run(client, result, _nothing, None)
         client.connection.errors_in_a_row = 0
         return False
-
-    def run(self, client: Client, awaitable: Awaitable[Any], then: Then, message_id: Any) -> bool:
-        """Runs a handler to its first wait. True if it goes on: the client is then not read from."""
-        conn = client.connection
-        outside = conn.special & HELD
-        task = start_task(awaitable, self.loop)
-        if conn.special & HELD > outside:  # an eager task reads already: it does so inside of this handler
-            conn.special ^= HELD | READING
-        if task.done():
-            self._finish(client, task, then, message_id)
-            return False
-        self.tasks.add(task)
-        client.running = [*(client.running or ()), task]
-        task.add_done_callback(functools.partial(self._finished, client, then, message_id))
-        if isinstance(client.reader, asyncio.Future):
-            return False
-        conn.set_due("handler", self.handler_timeout_s)
-        return True
-
-    def _finished(self, client: Client, then: Then, message_id: Any, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        client.running = [t for t in client.running or () if t is not task] or None
-        self._finish(client, task, then, message_id)
-        conn = client.connection
-        waiting = isinstance(client.reader, asyncio.Future)
-        if conn.phase == "CLOSED":
-            if client.running is None and conn.owner is None:
-                self._disconnected(client)
-            return
-        if client.running is None:
-            conn.set_due("handler", None)
-            conn.special &= ~READING
-            if not conn.special & HELD:
-                client.reader = None
-                waiting = True  # for whoever handles messages
-        if waiting:
-            conn.resume()
-
-    def _finish(self, client: Client, task: asyncio.Task[Any], then: Then, message_id: Any) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        try:
-            if error is None:
-                then(client, task.result())
-        except Exception as failure:
-            error = failure
-        if error is not None:
-            self.failed(client, error, message_id)
-        else:
-            client.connection.errors_in_a_row = 0
-
-    # -------------------------------------------------------------- reading by hand
-
-    def start_reading(self, client: Client, future: asyncio.Future[bytes]) -> None:
-        """Lets the next message through to `future`."""
-        conn = client.connection
-        if not conn.is_open:
-            raise ConnectionClosed(conn.code or 1006, conn.reason or "", conn.cause or "peer_gone")
-        client.reader = future
-        conn.special |= READING if client.running else HELD
-        conn.set_due("handler", None)
-        conn.resume()
-
-    def stop_reading(self, client: Client, unread: bytes | None) -> None:
-        """The wait is over: what comes next stays with the peer until somebody reads again.
-
-        Args:
-            unread: a message that came when its reader was cancelled; the next one gets it.
-        """
-        client.reader = unread
-        conn = client.connection
-        if conn.is_open:
-            if client.running:
-                conn.set_due("handler", self.handler_timeout_s)
-            conn.pause()
-
-    def _read_by_hand(self, client: Client, data: bytes) -> bool:
-        reader = client.reader
-        if self.speaks_json:
-            envelope = self._envelope(client, data)
-            if envelope is None:
-                return False
-            if envelope.action in self.actions.table:
-                return self.on_action(client, envelope, None)
-        if isinstance(reader, asyncio.Future) and not reader.done():
-            reader.set_result(data)
-        return True
-
-    async def wait_drained(self, client: Client) -> None:
-        """Waits until nothing is queued for the client."""
-        future = self.loop.create_future()
-        client.connection.add_drain_waiter(future)
-        await future
-
-
-def start_task(awaitable: Awaitable[Any], loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
-    """A task that has run to its first wait already where Python can do that (3.12)."""
-    coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return asyncio.Task(coroutine, loop=loop)
-
-
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _nothing(client: Client, result: Any) -> None:
     """What becomes of the result of a handler without an answer."""
-
-
-def _cancel_all(client: Client) -> None:
-    for task in client.running or ():
-        task.cancel()
 
 
 def _valid_id(message_id: Any) -> bool:

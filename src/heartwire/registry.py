@@ -6,7 +6,7 @@ Loop thread only. A client is in the maps from its upgrade until its connection 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from heartwire._core.listing import page_after
 if TYPE_CHECKING:
     from heartwire.client import Client
 
-__all__ = ["Channel", "ChannelKind", "Registry"]
+__all__ = ["Channel", "ChannelKind", "Registry", "Users", "send_to"]
 
 ChannelKind = Literal["public", "private", "presence"]
 
@@ -143,6 +143,25 @@ class Registry:
     def users(self) -> Iterator[str]:
         """The ids of the users who are here."""
         return iter(self.members_by_user)
+
+
+class Users(Mapping[str, "tuple[Client, ...]"]):
+    """A registry's users and their clients, as a mapping that is a live view."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def __getitem__(self, user_id: str) -> tuple[Client, ...]:
+        clients = tuple(self._registry.clients_of(user_id))
+        if not clients:
+            raise KeyError(user_id)
+        return clients
+
+    def __iter__(self) -> Iterator[str]:
+        return self._registry.users()
+
+    def __len__(self) -> int:
+        return len(self._registry.members_by_user)
 
 
 def send_to(members: dict[Client, Any], payload: bytes, skip: Client | None = None) -> int:

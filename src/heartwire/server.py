@@ -1,17 +1,14 @@
-"""The server: wires the parts, owns their lifetime, and is what applications program against."""
+"""The server: wires the parts, and is what applications program against. How it ends is in `lifetime`."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
-import random
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,23 +19,23 @@ from heartwire.auth import TokenVerifier
 from heartwire.client import Client
 from heartwire.config import ServerConfig
 from heartwire.dispatch import Dispatcher
-from heartwire.errors import ConfigError
 from heartwire.exposition import Exposition
+from heartwire.handler_tasks import HandlerTasks
 from heartwire.handlers import Handlers
 from heartwire.heartbeat import Heartbeat
 from heartwire.http_api import HttpApi
 from heartwire.http_server import HttpServer
+from heartwire.lifetime import Lifetime, loop_factory
 from heartwire.listeners import Listeners, notify_systemd
 from heartwire.messages import encode_event
 from heartwire.metrics import Metrics
 from heartwire.monitor import Monitor
-from heartwire.registry import Channel, Registry, send_to
+from heartwire.registry import Channel, Registry, Users, send_to
 from heartwire.tokens import Tokens
 
 __all__ = ["Server"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-SHUTDOWN_SPREAD_MS: Final = 3000  # the most a client is told to wait after a shutdown without a drain
 
 logger = logging.getLogger("heartwire")
 
@@ -62,9 +59,7 @@ class Server:
         self._handlers = Handlers()
         self._registry = Registry()
         self._heartbeat = Heartbeat(self.metrics)
-        self._state: Literal["new", "running", "draining", "stopped"] = "new"
-        self._ended: asyncio.Event | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._lifetime = Lifetime(self.config, self._registry, self._heartbeat)
 
     # -------------------------------------------------------------- handlers
 
@@ -135,7 +130,7 @@ class Server:
     @property
     def users(self) -> Mapping[str, tuple[Client, ...]]:
         """Users and their clients: a live view."""
-        return _Users(self._registry)
+        return Users(self._registry)
 
     @property
     def port(self) -> int:
@@ -150,7 +145,7 @@ class Server:
     def stats(self) -> dict[str, Any]:
         """A snapshot of what the server counted since its start."""
         registry = self._registry
-        engine: dict[str, int] = self._engine.statistics() if self._state != "new" else {}
+        engine: dict[str, int] = self._engine.statistics() if self._lifetime.state != "new" else {}
         return {
             "clients": len(registry.clients),
             "users": len(registry.members_by_user),
@@ -205,7 +200,7 @@ class Server:
         self, members: Callable[[], dict[Client, Any]], event: str, data: Any, channel: str | None,
         skip: Client | None,
     ) -> int | concurrent.futures.Future[int]:  # fmt: skip
-        if self._state in ("new", "stopped"):
+        if self._lifetime.state in ("new", "stopped"):
             raise RuntimeError("the server is not running")
         payload = encode_event(event, data, channel=msgspec.UNSET if channel is None else channel)
         if not self._engine.is_foreign():
@@ -228,7 +223,8 @@ class Server:
             OSError: the address cannot be had.
             RuntimeError: it was started before: a server runs once.
         """
-        if self._state != "new":
+        lifetime = self._lifetime
+        if lifetime.state != "new":
             raise RuntimeError("a server runs once: make a new one")
         loop = asyncio.get_running_loop()
         config = self.config
@@ -241,17 +237,10 @@ class Server:
         )
         self._engine.error_handler = _log_engine_error
         self._dispatcher = dispatcher = Dispatcher()
-        dispatcher.configure(
-            max_message_size=config.max_message_size, max_fragments=config.max_fragments,
-            send_buffer_limit=config.send_buffer_limit, ping_interval=config.ping_interval,
-            ping_timeout=config.ping_timeout, ping_always=config.ping_always,
-            close_timeout=config.close_timeout, handshake_timeout=config.handshake_timeout,
-            message_timeout=config.message_timeout,
-            compression_threshold=config.compression_threshold,
-        )  # fmt: skip
-        dispatcher.max_depth = config.max_json_depth
-        dispatcher.handler_timeout_s = config.handler_timeout
-        dispatcher.loop = loop
+        dispatcher.apply(config)
+        dispatcher.tasks = HandlerTasks(
+            loop, config.handler_timeout, dispatcher.failed, dispatcher.disconnected
+        )
         dispatcher.handlers = self._handlers
         dispatcher.registry = self._registry
         dispatcher.heartbeat = self._heartbeat
@@ -270,31 +259,23 @@ class Server:
         )
         self._listeners = Listeners(config, self._engine, dispatcher)
         exposition = Exposition(self._engine, self._registry, self.metrics)
-        monitor = Monitor(self._engine, self._registry, self.metrics, self._not_ready)
+        monitor = Monitor(self._engine, self._registry, self.metrics, lifetime.not_ready)
         api = HttpApi(
             self._registry,
             dispatcher.actions,
             exposition,
             config.api_keys(),
             config.metrics_public,
-            self._not_ready,
+            lifetime.not_ready,
             monitor,
         )
         self._http = HttpServer(config, api, self._listeners)
-        try:
-            await self._http.start()
-            await self._listeners.open()
-        except BaseException:
-            await self._http.stop()
-            self._state = "stopped"
-            raise
-        self._ended = asyncio.Event()
-        self._state = "running"
-
-    def _not_ready(self) -> str | None:
-        if self._state != "running":
-            return "draining"
-        return "out of descriptors" if self._listeners.starved else None
+        lifetime.engine = self._engine
+        lifetime.admission = self._admission
+        lifetime.tasks = dispatcher.tasks
+        lifetime.listeners = self._listeners
+        lifetime.http = self._http
+        await lifetime.begin()
 
     async def drain(self) -> None:
         """Sends every client away in an orderly way, then stops: what SIGTERM does (protocol.md 7).
@@ -302,95 +283,11 @@ class Server:
         Readiness goes at once; new handshakes get 503 during `drain_delay`; then 1012 goes out spread over
         `drain_window`, each with its own `reconnect_in`; what is left after `drain_timeout` is aborted.
         """
-        if self._stopping is not None:
-            await self.stop()
-        if self._state != "running":
-            return
-        self._state = "draining"
-        self._admission.draining = True
-        logger.info("draining %d clients", len(self._registry.clients))
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.config.drain_timeout
-        try:
-            async with asyncio.timeout_at(end):
-                if self._registry.clients:
-                    await self._pause(self.config.drain_delay)
-                await self._send_away(end - loop.time())
-        except TimeoutError:
-            for client in list(self._registry.clients.values()):
-                client.connection.abort("drain", 1012)
-            self._listeners.abort_all()
-        await self.stop()
-
-    async def _send_away(self, time_left: float) -> None:
-        window = min(self.config.drain_window, max(time_left - self.config.close_timeout, 0))
-        clients = list(self._registry.clients.values())
-        random.shuffle(clients)
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        for i, client in enumerate(clients):
-            behind = start + window * i / len(clients) - loop.time()
-            if behind > 0.001:
-                await self._pause(behind)
-            self._let_go(client, 1012, "drain", round(window * 1000))
-        while self._admission.open:  # noqa: ASYNC110 - connections need not know who waits for their end
-            await asyncio.sleep(0.02)
-
-    async def _pause(self, seconds: float) -> None:
-        """Waits, but not longer than the server runs: somebody may stop it during a drain."""
-        assert self._ended is not None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-
-    def _let_go(self, client: Client, code: int, cause: str, spread_ms: int) -> None:
-        """The registry lets an open client go: the heartbeat says so, and the client is told when to come
-        back."""
-        conn = client.connection
-        if not conn.is_open:
-            return
-        self._heartbeat.unregister(client.id, conn)
-        conn.close(code, f"reconnect_in={random.randint(0, max(spread_ms, 1))}", cause)
+        await self._lifetime.drain()
 
     async def stop(self) -> None:
         """Closes every client with 1001 now and stops serving. A second call waits for the first."""
-        if self._state in ("new", "stopped"):
-            return
-        if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._stop())
-        await asyncio.shield(self._stopping)
-
-    async def _stop(self) -> None:
-        self._state = "draining"
-        self._admission.draining = True
-        await self._listeners.close()
-        for client in list(self._registry.clients.values()):
-            self._let_go(client, 1001, "shutdown", SHUTDOWN_SPREAD_MS)
-        await self._wait_closed()
-        self._state = "stopped"
-        await self._http.stop()
-        self._listeners.stop()
-        self._engine.stop()
-        assert self._ended is not None
-        self._ended.set()
-
-    async def _wait_closed(self) -> None:
-        """Connections end, at the latest after `close_timeout`; then handlers, after `handler_timeout`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.config.close_timeout
-        while self._admission.open and loop.time() < end:  # noqa: ASYNC110 - as in `drain`
-            await asyncio.sleep(0.005)
-        self._listeners.abort_all()
-        await asyncio.sleep(0)
-        if self._dispatcher.tasks:
-            _, late = await asyncio.wait(list(self._dispatcher.tasks), timeout=self.config.handler_timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-        await asyncio.sleep(0)  # on_disconnect of those whose handler has just ended
-        if self._dispatcher.tasks:
-            await asyncio.wait(list(self._dispatcher.tasks), timeout=self.config.handler_timeout)
+        await self._lifetime.stop()
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -401,8 +298,7 @@ class Server:
 
     async def wait_closed(self) -> None:
         """Waits until the server has stopped."""
-        assert self._ended is not None
-        await self._ended.wait()
+        await self._lifetime.wait_closed()
 
     def run(self) -> int:
         """Serves until a signal says otherwise: SIGTERM drains, SIGINT or a second signal stops at once.
@@ -412,25 +308,13 @@ class Server:
         Raises:
             OSError: the address cannot be had.
         """
-        with asyncio.Runner(loop_factory=_loop_factory(self.config.loop)) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
             runner.run(self._serve())
         return 0
 
     async def _serve(self) -> None:
         await self.start()
-        loop = asyncio.get_running_loop()
-        ending: list[asyncio.Task[None]] = []
-
-        def on_signal(gently: bool) -> None:
-            notify_systemd("STOPPING=1")
-            if ending or not gently:
-                logger.info("stopping")
-                ending.append(loop.create_task(self.stop()))
-            else:
-                ending.append(loop.create_task(self.drain()))
-
-        loop.add_signal_handler(signal.SIGTERM, on_signal, True)
-        loop.add_signal_handler(signal.SIGINT, on_signal, False)
+        self._lifetime.heed_signals()
         if self._verifier is not None:
             for warning in self._verifier.warnings:
                 logger.warning("%s", warning)
@@ -441,42 +325,11 @@ class Server:
         logger.info("stopped")
 
 
-class _Users(Mapping[str, tuple[Client, ...]]):
-    """The registry's users as a mapping."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def __getitem__(self, user_id: str) -> tuple[Client, ...]:
-        clients = tuple(self._registry.clients_of(user_id))
-        if not clients:
-            raise KeyError(user_id)
-        return clients
-
-    def __iter__(self) -> Iterator[str]:
-        return self._registry.users()
-
-    def __len__(self) -> int:
-        return len(self._registry.members_by_user)
-
-
 def _verifier(config: ServerConfig, secrets: tuple[str, ...]) -> TokenVerifier:
     return TokenVerifier(
         secrets, algorithms=config.jwt_algorithms, audience=config.jwt_audience, issuer=config.jwt_issuer,
         leeway_s=config.jwt_leeway, allow_no_exp=config.allow_no_exp,
     )  # fmt: skip
-
-
-def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if wanted == "asyncio":
-        return None
-    try:
-        import uvloop
-    except ImportError:
-        if wanted == "uvloop":
-            raise ConfigError("loop", "uvloop is not installed: pip install uvloop") from None
-        return None
-    return uvloop.new_event_loop
 
 
 def _log_engine_error(error: BaseException) -> None:

@@ -90,11 +90,11 @@ async def test_without_keys_the_api_is_closed(make: Callable[..., Server]) -> No
 async def test_probes(server: Server, api: Api) -> None:
     assert await api.get("/health", key=None) == {"status": "alive", "version": "0.1.0"}
     assert await api.get("/ready", key=None) == {"status": "ready"}
-    server._state = "draining"  # what SIGTERM does first
+    server._lifetime.state = "draining"  # what SIGTERM does first
     reply = await api.call("GET", "/ready", key=None)
     assert (reply.status, reply.json) == (503, {"status": "not ready", "reason": "draining"})
     assert await api.get("/health", key=None) == {"status": "alive", "version": "0.1.0"}
-    server._state = "running"
+    server._lifetime.state = "running"
 
 
 async def test_health_of_the_api(server: Server, api: Api) -> None:
