@@ -21,8 +21,10 @@ typedef struct {
     uint64_t quotes, openers, closers, backslashes;
 } masks;
 
+/* What differs between instruction sets; inlined into each copy of `scan`. */
 typedef masks read_block(const uint8_t *p); /* 64 bytes */
 typedef unsigned count_bits(uint64_t v);
+typedef uint64_t prefix_parity(uint64_t v); /* bit i: the parity of the bits up to and with i */
 
 /* What a block passes on to the one after it. */
 typedef struct {
@@ -143,12 +145,18 @@ HW_INLINE uint64_t escaped_bytes(walk *w, uint64_t backslashes) {
     return escaped;
 }
 
+HW_INLINE uint64_t parity_by_shifts(uint64_t v) {
+    for (unsigned shift = 1; shift < 64; shift *= 2)
+        v ^= v << shift;
+    return v;
+}
+
 /* Returns 0 if the block goes deeper than max_depth. */
-HW_INLINE int walk_block(walk *w, masks m, unsigned max_depth, count_bits *count) {
-    uint64_t in_string = m.quotes & ~escaped_bytes(w, m.backslashes);
-    for (unsigned shift = 1; shift < 64; shift *= 2) /* bit i: the parity of the quotes up to i */
-        in_string ^= in_string << shift;
-    in_string ^= w->in_string;
+HW_INLINE int walk_block(walk *w, masks m, unsigned max_depth, count_bits *count, prefix_parity *parity) {
+    uint64_t in_string = m.quotes;
+    if (m.backslashes | w->escaped)
+        in_string &= ~escaped_bytes(w, m.backslashes);
+    in_string = parity(in_string) ^ w->in_string;
     w->in_string = in_string >> 63 ? UINT64_MAX : 0;
 
     const uint64_t openers = m.openers & ~in_string, closers = m.closers & ~in_string;
@@ -169,14 +177,6 @@ HW_INLINE int walk_block(walk *w, masks m, unsigned max_depth, count_bits *count
     return 1;
 }
 
-HW_INLINE int is_deep(const uint8_t *p, size_t n, unsigned max_depth, read_block *read, count_bits *count) {
-    walk w = {0, 0, 0};
-    for (; n >= 64; p += 64, n -= 64)
-        if (!walk_block(&w, read(p), max_depth, count))
-            return 1;
-    return !walk_block(&w, read_last(p, (unsigned)n), max_depth, count);
-}
-
 /* quotes_before: the quotes of the 64 bytes before p. A candidate ends in a quote and has another one
  * seven bytes earlier. */
 HW_INLINE int has_action(const uint8_t *p, uint64_t quotes, uint64_t quotes_before) {
@@ -187,9 +187,10 @@ HW_INLINE int has_action(const uint8_t *p, uint64_t quotes, uint64_t quotes_befo
     return 0;
 }
 
-HW_INLINE int scan(const uint8_t *p, size_t n, unsigned max_depth, read_block *read, count_bits *count) {
-    const uint8_t *start = p;
-    const size_t size = n;
+/* Both passes look for the action; they differ in how they see to the depth. */
+
+/* Returns a HW_JSON_ code; HW_JSON_DEEP here says only that there are more openers than max_depth. */
+HW_INLINE int count_openers(const uint8_t *p, size_t n, unsigned max_depth, read_block *read, count_bits *count) {
     uint64_t quotes_before = 0;
     size_t openers = 0;
     int action = 0;
@@ -206,14 +207,52 @@ HW_INLINE int scan(const uint8_t *p, size_t n, unsigned max_depth, read_block *r
         if (!action)
             action = m.backslashes != 0 || has_action(p, m.quotes, quotes_before);
     }
-    if (openers > max_depth && is_deep(start, size, max_depth, read, count))
+    if (openers > max_depth)
         return HW_JSON_DEEP;
     return action ? HW_JSON_ACTION : HW_JSON_OK;
 }
 
+/* Returns a HW_JSON_ code, exactly. */
+HW_INLINE int walk_text(const uint8_t *p, size_t n, unsigned max_depth, read_block *read, count_bits *count,
+                        prefix_parity *parity) {
+    walk w = {0, 0, 0};
+    uint64_t quotes_before = 0;
+    int action = 0;
+    for (; n >= 64; p += 64, n -= 64) {
+        const masks m = read(p);
+        if (!walk_block(&w, m, max_depth, count, parity))
+            return HW_JSON_DEEP;
+        if (!action)
+            action = m.backslashes != 0 || has_action(p, m.quotes, quotes_before);
+        quotes_before = m.quotes;
+    }
+    if (n) {
+        const masks m = read_last(p, (unsigned)n);
+        if (!walk_block(&w, m, max_depth, count, parity))
+            return HW_JSON_DEEP;
+        if (!action)
+            action = m.backslashes != 0 || has_action(p, m.quotes, quotes_before);
+    }
+    return action ? HW_JSON_ACTION : HW_JSON_OK;
+}
+
+/* A short text rarely has more openers than it may be deep, and counting them is cheaper; a long one has
+ * them nearly always, and would be read twice. */
+enum { LONG_TEXT = 4096 };
+
+HW_INLINE int scan(const uint8_t *p, size_t n, unsigned max_depth, read_block *read, count_bits *count,
+                   prefix_parity *parity) {
+    if (n < LONG_TEXT) {
+        int found = count_openers(p, n, max_depth, read, count);
+        if (found != HW_JSON_DEEP)
+            return found;
+    }
+    return walk_text(p, n, max_depth, read, count, parity);
+}
+
 #if HW_X86
 
-#define TARGET_AVX2 __attribute__((target("avx2,popcnt")))
+#define TARGET_AVX2 __attribute__((target("avx2,popcnt,pclmul")))
 
 TARGET_AVX2 HW_INLINE uint64_t bytes_equal_32(__m256i a, __m256i b, char byte) {
     const __m256i wanted = _mm256_set1_epi8(byte);
@@ -236,16 +275,23 @@ TARGET_AVX2 HW_INLINE masks read_64_avx2(const uint8_t *p) {
 
 TARGET_AVX2 HW_INLINE unsigned count_popcnt(uint64_t v) { return (unsigned)__builtin_popcountll(v); }
 
+/* A carry-less product with all ones is the prefix parity. */
+TARGET_AVX2 HW_INLINE uint64_t parity_clmul(uint64_t v) {
+    const __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)v), _mm_set1_epi8(-1), 0);
+    return (uint64_t)_mm_cvtsi128_si64(product);
+}
+
 TARGET_AVX2 static int scan_avx2(const uint8_t *p, size_t n, unsigned max_depth) {
-    return scan(p, n, max_depth, read_64_avx2, count_popcnt);
+    return scan(p, n, max_depth, read_64_avx2, count_popcnt, parity_clmul);
 }
 
 #endif
 
 int hw_jsonscan(const uint8_t *p, size_t n, unsigned max_depth) {
 #if HW_X86
-    if (n >= 64 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))
+    if (n >= 64 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") &&
+        __builtin_cpu_supports("pclmul"))
         return scan_avx2(p, n, max_depth);
 #endif
-    return scan(p, n, max_depth, read_64, hw_count_bits);
+    return scan(p, n, max_depth, read_64, hw_count_bits, parity_by_shifts);
 }

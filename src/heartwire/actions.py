@@ -150,15 +150,14 @@ class Actions:
         members = self._registry.members(name)
         recipients = 0
         if members:
-            payload = encode_event(
+            envelope = encode_event(
                 event,
-                data,
                 channel=name,
                 user_id=client.user_id,
                 username=client.username,
                 client_id=client.id,
             )
-            recipients = send_to(members, payload)
+            recipients = send_to(members, envelope, data=data)  # copied once, to where all queues find it
         return None if message_id is None else ("message_sent", {"channel": name, "recipients": recipients})
 
     def _may(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:

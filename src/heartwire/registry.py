@@ -15,6 +15,8 @@ from heartwire._core.fanout import Frame, fan_out
 from heartwire._core.listing import page_after
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from heartwire.client import Client
 
 __all__ = ["Channel", "ChannelKind", "Registry", "Users", "send_to"]
@@ -164,6 +166,13 @@ class Users(Mapping[str, "tuple[Client, ...]"]):
         return len(self._registry.members_by_user)
 
 
-def send_to(members: dict[Client, Any], payload: bytes, skip: Client | None = None) -> int:
-    """Queues one text message for many clients; returns for how many."""
-    return fan_out(Frame(payload), members, skip) if members else 0
+def send_to(
+    members: dict[Client, Any], payload: bytes, skip: Client | None = None, *, data: Buffer | None = None
+) -> int:
+    """Queues one text message for many clients; returns for how many.
+
+    Args:
+        payload: the text, UTF-8.
+        data: JSON that becomes the member `data` of the object that payload then is; copied here.
+    """
+    return fan_out(Frame(payload, data), members, skip) if members else 0

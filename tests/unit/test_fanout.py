@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from heartwire._core.connection import Connection
 from heartwire._core.fanout import Frame, fan_out
@@ -92,3 +93,25 @@ def test_inside_a_handler() -> None:
 def test_a_frame_is_made_of_bytes(payload: Any) -> None:
     with pytest.raises(TypeError):
         Frame(payload)
+
+
+@pytest.mark.parametrize("as_what", [bytes, bytearray, memoryview, Raw])
+def test_data_is_the_last_member_of_the_object(as_what: Any) -> None:
+    pairs, members = group(2)
+    for size in (0, 1, 125 - 18, 126 - 18, 70_000):  # every form of a frame's length
+        text = b'"' + b"x" * size + b'"'
+        frame = Frame(b'{"event":"m"}', as_what(text))
+        assert fan_out(frame, members) == 2
+        for pair in pairs:
+            assert texts(pair.sent()) == ['{"event":"m","data":' + text.decode() + "}"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"}", b"{}", b"[1]"])
+def test_data_needs_an_object_to_be_in(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="only an object"):
+        Frame(payload, b"1")
+
+
+def test_data_is_bytes_like() -> None:
+    with pytest.raises(TypeError):
+        Frame(b'{"a":1}', "text")

@@ -2,7 +2,7 @@
 
 from typing import Any, Self, TypeVar
 
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 from heartwire._core.session import Session
 
@@ -12,6 +12,6 @@ _Member = TypeVar("_Member", bound=Session)
 
 @disjoint_base
 class Frame:
-    def __new__(cls, payload: bytes, binary: bool = False) -> Self: ...
+    def __new__(cls, payload: bytes, data: Buffer | None = None, binary: bool = False) -> Self: ...
 
 def fan_out(frame: Frame, members: dict[_Member, Any], skip: _Member | None = None) -> int: ...

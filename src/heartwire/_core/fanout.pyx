@@ -1,5 +1,6 @@
 """One frame to many connections: encoded once, shared by every queue."""
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
@@ -27,6 +28,9 @@ __all__ = ["Frame", "fan_out"]
 
 cdef enum:
     WIDEST = 15  # bits of the window with which a broadcast is compressed
+    DATA_KEY_LEN = 8
+
+cdef const char *DATA_KEY = b',"data":'
 
 
 cdef class Frame:
@@ -34,24 +38,54 @@ cdef class Frame:
 
     Args:
         payload: the message's bytes; valid UTF-8 if it is a text.
+        data: bytes-like JSON that becomes `data`, the last member of the object that payload then is. It is
+            copied once, to where all queues find it.
         binary: a binary message instead of a text.
     """
 
     cdef hw_shared *shared  # owned: one reference
     cdef hw_shared *packed  # owned: one reference; for whoever keeps no context. NULL: not tried, or no gain
+    cdef const uint8_t *payload  # borrowed: lies in `shared`
+    cdef size_t size
     cdef bint tried
-    cdef bytes payload
     cdef uint8_t opcode
 
-    def __cinit__(self, bytes payload not None, bint binary=False):
-        cdef uint8_t *at
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
-        self.payload = payload
+    def __cinit__(self, bytes payload not None, data=None, bint binary=False):
+        cdef Py_buffer view
         self.opcode = HW_OP_BINARY if binary else HW_OP_TEXT
+        if data is None:
+            memcpy(self.make(PyBytes_GET_SIZE(payload)), PyBytes_AS_STRING(payload), self.size)
+            return
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.carry(payload, <const uint8_t *>view.buf, <size_t>view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef uint8_t *make(self, size_t n) except NULL:
+        """Makes the frame of n payload bytes; returns where they belong."""
+        cdef uint8_t *at
         self.shared = hw_shared_new(self.opcode, 0, n, &at)
         if self.shared == NULL:
             raise MemoryError
-        memcpy(at, PyBytes_AS_STRING(payload), n)
+        self.payload = at
+        self.size = n
+        return at
+
+    cdef int carry(self, bytes envelope, const uint8_t *data, size_t n) except -1:
+        """The payload is the envelope, whose closing brace makes room for `"data"`."""
+        cdef Py_ssize_t head = PyBytes_GET_SIZE(envelope) - 1
+        cdef uint8_t *at
+        if head < 2 or PyBytes_AS_STRING(envelope)[head] != b"}":
+            raise ValueError("only an object that has a member can carry data")
+        at = self.make(head + DATA_KEY_LEN + n + 1)
+        memcpy(at, PyBytes_AS_STRING(envelope), head)
+        at += head
+        memcpy(at, DATA_KEY, DATA_KEY_LEN)
+        at += DATA_KEY_LEN
+        memcpy(at, data, n)
+        at[n] = b"}"
+        return 0
 
     def __dealloc__(self):
         hw_shared_drop(self.shared)
@@ -60,8 +94,8 @@ cdef class Frame:
 
     cdef int queue_for(self, Connection conn) noexcept:
         """Queues it for one connection, compressed as that connection reads it. Returns a HW_ code."""
-        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(self.payload)
-        cdef size_t n = PyBytes_GET_SIZE(self.payload)
+        cdef const uint8_t *p = self.payload
+        cdef size_t n = self.size
         if conn.zip == NULL or n < conn.sink.settings.deflate_from:
             return conn.queue_shared(self.shared)
         # A message of 2^bits bytes cannot refer further back than a window of so many bits reaches.
