@@ -170,6 +170,9 @@ class Dispatcher(JsonReader):
         try:
             if built_in is not None:
                 result: Any = built_in(client, envelope)
+                if result is None:  # most messages: sent on, without an answer
+                    client.connection.errors_in_a_row = 0
+                    return False
                 then: Then = functools.partial(self._answer, message_id)
             else:
                 route = self.handlers.actions[name]

@@ -175,4 +175,4 @@ def send_to(
         payload: the text, UTF-8.
         data: JSON that becomes the member `data` of the object that payload then is; copied here.
     """
-    return fan_out(Frame(payload, data), members, skip) if members else 0
+    return fan_out(Frame(payload, data=data), members, skip) if members else 0

@@ -100,7 +100,7 @@ def test_data_is_the_last_member_of_the_object(as_what: Any) -> None:
     pairs, members = group(2)
     for size in (0, 1, 125 - 18, 126 - 18, 70_000):  # every form of a frame's length
         text = b'"' + b"x" * size + b'"'
-        frame = Frame(b'{"event":"m"}', as_what(text))
+        frame = Frame(b'{"event":"m"}', data=as_what(text))
         assert fan_out(frame, members) == 2
         for pair in pairs:
             assert texts(pair.sent()) == ['{"event":"m","data":' + text.decode() + "}"]
@@ -109,9 +109,9 @@ def test_data_is_the_last_member_of_the_object(as_what: Any) -> None:
 @pytest.mark.parametrize("payload", [b"", b"}", b"{}", b"[1]"])
 def test_data_needs_an_object_to_be_in(payload: bytes) -> None:
     with pytest.raises(ValueError, match="only an object"):
-        Frame(payload, b"1")
+        Frame(payload, data=b"1")
 
 
 def test_data_is_bytes_like() -> None:
     with pytest.raises(TypeError):
-        Frame(b'{"a":1}', "text")
+        Frame(b'{"a":1}', data="text")

@@ -38,9 +38,9 @@ cdef class Frame:
 
     Args:
         payload: the message's bytes; valid UTF-8 if it is a text.
+        binary: a binary message instead of a text.
         data: bytes-like JSON that becomes `data`, the last member of the object that payload then is. It is
             copied once, to where all queues find it.
-        binary: a binary message instead of a text.
     """
 
     cdef hw_shared *shared  # owned: one reference
@@ -50,7 +50,7 @@ cdef class Frame:
     cdef bint tried
     cdef uint8_t opcode
 
-    def __cinit__(self, bytes payload not None, data=None, bint binary=False):
+    def __cinit__(self, bytes payload not None, bint binary=False, data=None):
         cdef Py_buffer view
         self.opcode = HW_OP_BINARY if binary else HW_OP_TEXT
         if data is None:
