@@ -15,7 +15,7 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit churn debug asan browser playwright autobahn bench bench-quick bench-micro \
+.PHONY: all build serve test test-unit churn debug asan portable browser playwright autobahn bench bench-quick bench-micro \
 	lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
@@ -41,6 +41,11 @@ debug: $(VENV)/.debug
 
 asan: $(VENV)/.sanitize
 	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
+
+# What a platform without epoll, zlib and GCC's vector units gets, here: the same tests over asyncio transports.
+portable: $(VENV)/.portable
+	PYTHONPATH=build/$(TAG)-portable $(BIN)/python -c 'from heartwire import features as f; exit(f.REACTOR or f.DEFLATE)'
+	PYTHONPATH=build/$(TAG)-portable $(BIN)/pytest $(or $(ARGS),tests/unit tests/integration tests/races tests/hostile)
 
 # The monitor page, heartwire.js and the chat in a real Chromium: Debian's `chromium`, or what $CHROMIUM names.
 # With playwright in the environment, `make test` runs these too.
@@ -111,6 +116,11 @@ $(VENV)/.peers: benchmarks/load/requirements.txt | $(VENV)/.installed
 	touch $@
 
 # These builds hold the whole package, and stand before the checkout on the path of the tests.
+$(VENV)/.portable: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight
+	HEARTWIRE_DEBUG=1 HEARTWIRE_NO_REACTOR=1 HEARTWIRE_NO_DEFLATE=1 CFLAGS=-DHW_PORTABLE \
+		$(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-portable
+	touch $@
+
 $(VENV)/.debug $(VENV)/.sanitize: $(VENV)/.%: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight
 	HEARTWIRE_$(shell echo $* | tr a-z A-Z)=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-$*
 	touch $@

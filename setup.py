@@ -5,6 +5,8 @@ Environment switches, each a build of its own under build/:
     HEARTWIRE_SANITIZE=1    the same under AddressSanitizer and UndefinedBehaviorSanitizer
     HEARTWIRE_TRACE=1       line tracing, for coverage of .pyx files
     HEARTWIRE_ANNOTATE=1    Cython's annotated HTML beside the generated C
+    HEARTWIRE_NO_REACTOR=1  without the epoll link, as on every platform but Linux
+    HEARTWIRE_NO_DEFLATE=1  without zlib and permessage-deflate, as on Windows
     HEARTWIRE_PURE=1        no extensions: for the metadata of a checkout built in place
 """
 
@@ -18,12 +20,12 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("src/heartwire/_core")
 CSRC = Path("csrc")
-CONN = ["mask", "utf8", "frame", "wheel", "parser", "outqueue", "conn", "deflate"]
+CONN = ["mask", "utf8", "frame", "wheel", "parser", "outqueue", "conn", "deflate"]  # deflate: or nodeflate
 MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "frames": ["mask", "utf8", "frame", "jsonscan"],
     "wheel": ["wheel"],
     "bucket": [],
-    "engine": CONN,
+    "engine": [*CONN, "clock"],
     "link": CONN,
     "connection": CONN,
     "json_reader": ["jsonscan"],
@@ -33,11 +35,12 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "listing": [],
     "head": ["head"],
 }
-LINUX_ONLY = {"reactor"}
 
-SWITCHES = ("DEBUG", "SANITIZE", "TRACE", "ANNOTATE", "PURE")
+SWITCHES = ("DEBUG", "SANITIZE", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")
 ON = [name for name in SWITCHES if os.environ.get("HEARTWIRE_" + name) == "1"]
-DEBUG, SANITIZE, TRACE, ANNOTATE, PURE = (name in ON for name in SWITCHES)
+DEBUG, SANITIZE, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE = (name in ON for name in SWITCHES)
+WITH_REACTOR = sys.platform == "linux" and not NO_REACTOR
+WITH_DEFLATE = sys.platform != "win32" and not NO_DEFLATE  # Windows ships no zlib to link with
 CHECKED = DEBUG or SANITIZE
 VARIANT = "-".join(ON).lower() or "release"
 
@@ -48,9 +51,11 @@ DIRECTIVES = {
 }
 CFLAGS = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 CFLAGS += ["-O0", "-g", "-UNDEBUG"] if CHECKED else ["-O3", "-DNDEBUG"]
+CFLAGS_MSVC = ["/std:c11", "/experimental:c11atomics", "/O2", "/DNDEBUG"]  # Visual Studio 2022 17.5 or later
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if SANITIZE else []
 MACROS = [("CYTHON_TRACE", "1")] if TRACE else []
 MACROS += [] if CHECKED else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+MACROS += [] if WITH_REACTOR else [("HW_NO_REACTOR", "1")]
 
 
 class BuildExt(build_ext):
@@ -66,6 +71,8 @@ class BuildExt(build_ext):
         )
         for extension, result in zip(self.extensions, translated, strict=True):
             extension.sources = result.sources
+            if self.compiler.compiler_type == "msvc":
+                extension.extra_compile_args = CFLAGS_MSVC
         super().build_extensions()
 
     def build_extension(self, ext):
@@ -76,10 +83,17 @@ class BuildExt(build_ext):
 
 
 HEADERS = [str(path) for path in (*CSRC.glob("*.h"), *CORE.glob("*.pxd"), Path("setup.py"))]
-setup(cmdclass={"build_ext": BuildExt}, ext_modules=[] if PURE else [
-    Extension(f"heartwire._core.{name}", [str(CORE / f"{name}.pyx"), *(str(CSRC / f"{c}.c") for c in files)],
-              include_dirs=[str(CSRC)], libraries=["z"] if "deflate" in files else [], depends=HEADERS,
-              define_macros=MACROS, extra_compile_args=CFLAGS + SANITIZERS, extra_link_args=SANITIZERS)
-    for name, files in MODULES.items()
-    if (CORE / f"{name}.pyx").exists() and (name not in LINUX_ONLY or sys.platform == "linux")
-])
+
+
+def extension(name, files):
+    zlib = "deflate" in files and WITH_DEFLATE
+    c_files = ["nodeflate" if c == "deflate" and not WITH_DEFLATE else c for c in files]
+    return Extension(
+        f"heartwire._core.{name}", [str(CORE / f"{name}.pyx"), *(str(CSRC / f"{c}.c") for c in c_files)],
+        include_dirs=[str(CSRC)], libraries=["z"] if zlib else [], depends=HEADERS,
+        define_macros=MACROS, extra_compile_args=CFLAGS + SANITIZERS, extra_link_args=SANITIZERS,
+    )
+
+
+wanted = [] if PURE else [name for name in MODULES if WITH_REACTOR or name != "reactor"]
+setup(cmdclass={"build_ext": BuildExt}, ext_modules=[extension(name, MODULES[name]) for name in wanted])

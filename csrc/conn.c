@@ -1,11 +1,10 @@
 #define _GNU_SOURCE
 #include "conn.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "frame.h"
+#include "sockets.h"
 
 void hw_conn_init(hw_conn *c, int fd, uint32_t slot, uint32_t generation) {
     memset(c, 0, sizeof *c);
@@ -27,7 +26,7 @@ static int writable(const hw_conn *c) {
     return (word & HW_PHASE_MASK) == HW_OPEN && !(word & HW_CLOSE_SENT);
 }
 
-static int added(hw_conn *c, ssize_t n) {
+static int added(hw_conn *c, ptrdiff_t n) {
     if (n < 0) return HW_E_MEMORY;
     c->queued += (uint64_t)n;
     return HW_OK;
@@ -38,7 +37,7 @@ int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, co
     if (!writable(c)) return HW_E_CLOSED;
     if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
     if (opcode < HW_OP_CLOSE && hw_state_has(&c->state, HW_FRAG_SENDING)) {
-        ssize_t held = hw_out_frame(&c->held, NULL, opcode, 1, rsv, payload, n);
+        ptrdiff_t held = hw_out_frame(&c->held, NULL, opcode, 1, rsv, payload, n);
         if (held < 0) return HW_E_MEMORY;
         c->held_bytes += (size_t)held;
         return HW_OK;
@@ -47,7 +46,7 @@ int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, co
 }
 
 int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
-                      size_t n, size_t limit, ssize_t *sent) {
+                      size_t n, size_t limit, ptrdiff_t *sent) {
     *sent = 0;
     if (c->fd < 0 || hw_state_has(&c->state, HW_FRAG_SENDING | HW_WRITE_BLOCKED))
         return hw_conn_frame(c, cork, opcode, rsv, payload, n, limit);
@@ -66,7 +65,7 @@ int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) {
     if (!writable(c)) return HW_E_CLOSED;
     if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
     if (hw_state_has(&c->state, HW_FRAG_SENDING)) {
-        ssize_t held = hw_out_shared(&c->held, frame);
+        ptrdiff_t held = hw_out_shared(&c->held, frame);
         if (held < 0) return HW_E_MEMORY;
         c->held_bytes += (size_t)held;
         return HW_OK;
@@ -126,10 +125,10 @@ void hw_conn_sent(hw_conn *c, hw_out_node *cork, size_t n) {
     c->sent += n;
 }
 
-ssize_t hw_conn_flush(hw_conn *c, hw_out_node *cork) {
+ptrdiff_t hw_conn_flush(hw_conn *c, hw_out_node *cork) {
     int blocked = 0;
     if (hw_state_phase(&c->state) == HW_CLOSED) return -EPIPE;
-    ssize_t n = hw_out_send(&c->out, cork, c->fd, &blocked);
+    ptrdiff_t n = hw_out_send(&c->out, cork, c->fd, &blocked);
     if (n > 0) c->sent += (uint64_t)n;
     if (blocked)
         hw_state_set(&c->state, HW_WRITE_BLOCKED);
@@ -138,13 +137,18 @@ ssize_t hw_conn_flush(hw_conn *c, hw_out_node *cork) {
     return blocked && n < 0 ? 0 : n;
 }
 
-ssize_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n) {
+ptrdiff_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n) {
     if (hw_state_phase(&c->state) == HW_CLOSED) return -ENOTCONN;
+#if HW_SOCKETS
     for (;;) {
-        ssize_t got = recv(c->fd, buf, n, MSG_DONTWAIT);
+        ptrdiff_t got = recv(c->fd, buf, n, MSG_DONTWAIT);
         if (got >= 0) return got;
         if (errno != EINTR) return -errno;
     }
+#else
+    (void)buf, (void)n;
+    return -ENOTSOCK;
+#endif
 }
 
 uint32_t hw_conn_next_due(const hw_conn *c, uint32_t now) {

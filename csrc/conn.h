@@ -4,8 +4,8 @@
 #ifndef HW_CONN_H
 #define HW_CONN_H
 
+#include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "outqueue.h"
 #include "parser.h"
@@ -65,7 +65,7 @@ int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, co
 /* As hw_conn_frame for a large data message on a connection with a descriptor: sends at once, without copying
  * the payload; *sent is what the kernel took, or -errno. */
 int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
-                      size_t n, size_t limit, ssize_t *sent);
+                      size_t n, size_t limit, ptrdiff_t *sent);
 
 /* Queues a frame that other connections share. As hw_conn_frame. */
 int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit);
@@ -87,13 +87,13 @@ void hw_conn_drop_queue(hw_conn *c, hw_out_node *cork);
 
 /* Sends what it can on c->fd, unless the connection is CLOSED (HW_E_CLOSED is then -EPIPE).
  * Sets or clears HW_WRITE_BLOCKED. Returns the bytes sent, or -errno. */
-ssize_t hw_conn_flush(hw_conn *c, hw_out_node *cork);
+ptrdiff_t hw_conn_flush(hw_conn *c, hw_out_node *cork);
 
 /* Says that the kernel, or a link, took n bytes from the front of the queue. */
 void hw_conn_sent(hw_conn *c, hw_out_node *cork, size_t n);
 
 /* Receives up to n bytes from c->fd. Returns them, 0 at the end, or -errno; -ENOTCONN if CLOSED. */
-ssize_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n);
+ptrdiff_t hw_conn_recv(hw_conn *c, uint8_t *buf, size_t n);
 
 /* The earliest deadline, 0 if there is none. `now` decides what is earlier when the clock wraps. */
 uint32_t hw_conn_next_due(const hw_conn *c, uint32_t now);

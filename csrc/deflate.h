@@ -31,6 +31,9 @@ typedef struct {
     uint8_t in_takeover;
 } hw_zip_peer;
 
+/* 0 in a build without zlib, whose connections never have a hw_zip_peer. */
+int hw_zip_available(void);
+
 void hw_zip_free(hw_zip *z);
 
 /* NULL if memory is out. */

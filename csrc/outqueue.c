@@ -1,13 +1,11 @@
 #define _GNU_SOURCE
 #include "outqueue.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "frame.h"
+#include "sockets.h"
 
 enum {
     NODE_SMALL = 512,  /* the first node of a queue: one malloc size class, enough for a few events */
@@ -72,33 +70,33 @@ static uint8_t *room(hw_outqueue *q, hw_out_node *cork, size_t n) {
     return node->data;
 }
 
-ssize_t hw_out_frame(hw_outqueue *q, hw_out_node *cork, uint8_t opcode, int fin, uint8_t rsv,
-                     const uint8_t *payload, size_t n) {
+ptrdiff_t hw_out_frame(hw_outqueue *q, hw_out_node *cork, uint8_t opcode, int fin, uint8_t rsv,
+                       const uint8_t *payload, size_t n) {
     uint8_t header[10];
     size_t size = hw_frame_build(header, opcode, fin, rsv, n);
     uint8_t *at = room(q, cork, size + n);
     if (!at) return -1;
     memcpy(at, header, size);
     if (n) memcpy(at + size, payload, n);
-    return (ssize_t)(size + n);
+    return (ptrdiff_t)(size + n);
 }
 
-ssize_t hw_out_bytes(hw_outqueue *q, hw_out_node *cork, const uint8_t *p, size_t n) {
+ptrdiff_t hw_out_bytes(hw_outqueue *q, hw_out_node *cork, const uint8_t *p, size_t n) {
     uint8_t *at = room(q, cork, n);
     if (!at) return -1;
     memcpy(at, p, n);
     q->tail->lead = q->tail->end;
-    return (ssize_t)n;
+    return (ptrdiff_t)n;
 }
 
-ssize_t hw_out_shared(hw_outqueue *q, hw_shared *s) {
+ptrdiff_t hw_out_shared(hw_outqueue *q, hw_shared *s) {
     hw_out_node *node = new_node(0);
     if (!node) return -1;
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     node->shared = s;
     node->end = s->len;
     link_tail(q, node);
-    return (ssize_t)s->len;
+    return (ptrdiff_t)s->len;
 }
 
 static const uint8_t *bytes_of(const hw_out_node *node) {
@@ -136,6 +134,8 @@ const uint8_t *hw_out_front(const hw_outqueue *q, size_t *n) {
     return bytes_of(q->head) + q->head->start;
 }
 
+#if HW_SOCKETS
+
 /* Fills piece with unsent nodes. Returns how many were used; *total is their bytes. */
 static size_t gather(const hw_outqueue *q, struct iovec *piece, size_t most, size_t *total) {
     size_t used = 0;
@@ -149,7 +149,7 @@ static size_t gather(const hw_outqueue *q, struct iovec *piece, size_t most, siz
     return used;
 }
 
-static ssize_t send_once(const hw_outqueue *q, int fd, size_t *offered) {
+static ptrdiff_t send_once(const hw_outqueue *q, int fd, size_t *offered) {
     const hw_out_node *node = q->head;
     if (!node->next) {
         *offered = node->end - node->start;
@@ -176,8 +176,8 @@ static int append_rest(hw_outqueue *q, const uint8_t *header, size_t size, const
     return 0;
 }
 
-ssize_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
-                          const uint8_t *payload, size_t n, size_t *added, int *blocked) {
+ptrdiff_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
+                            const uint8_t *payload, size_t n, size_t *added, int *blocked) {
     uint8_t header[10];
     size_t size = hw_frame_build(header, opcode, 1, rsv, n);
     struct iovec piece[SEND_VECTORS];
@@ -186,7 +186,7 @@ ssize_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opc
     size_t used = gather(q, piece, SEND_VECTORS - 2, &before);
     *added = size + n;
     *blocked = 0;
-    ssize_t took = 0;
+    ptrdiff_t took = 0;
     int whole = 1; /* the queue, all of it, stands before the frame */
     const hw_out_node *last = q->head;
     for (size_t i = 1; i < used; i++) last = last->next;
@@ -210,12 +210,12 @@ ssize_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opc
     return took;
 }
 
-ssize_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked) {
-    ssize_t done = 0;
+ptrdiff_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked) {
+    ptrdiff_t done = 0;
     *blocked = 0;
     while (q->head && done < SEND_MOST) {
         size_t offered;
-        ssize_t took = send_once(q, fd, &offered);
+        ptrdiff_t took = send_once(q, fd, &offered);
         if (took < 0) {
             if (errno == EINTR) continue;
             *blocked = errno == EAGAIN || errno == EWOULDBLOCK;
@@ -230,6 +230,24 @@ ssize_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked) {
     }
     return done;
 }
+
+#else
+
+ptrdiff_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
+                            const uint8_t *payload, size_t n, size_t *added, int *blocked) {
+    (void)q, (void)cork, (void)fd, (void)opcode, (void)rsv, (void)payload, (void)n;
+    *added = 0;
+    *blocked = 0;
+    return -ENOTSOCK;
+}
+
+ptrdiff_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked) {
+    (void)q, (void)cork, (void)fd;
+    *blocked = 0;
+    return -ENOTSOCK;
+}
+
+#endif
 
 int hw_out_uncork(hw_outqueue *q, hw_out_node *cork) {
     if (!cork || q->head != cork) return 0;

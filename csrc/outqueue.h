@@ -9,7 +9,6 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 /* One encoded frame (header and payload), immutable once shared. */
 typedef struct {
@@ -38,25 +37,25 @@ void hw_shared_drop(hw_shared *s);
 
 /* Appends a frame, copying its payload. Returns the bytes added, or -1 if memory is out.
  * `cork`: a node lent by the engine, used if the queue is empty and the frame fits; NULL for none. */
-ssize_t hw_out_frame(hw_outqueue *q, hw_out_node *cork, uint8_t opcode, int fin, uint8_t rsv,
-                     const uint8_t *payload, size_t n);
+ptrdiff_t hw_out_frame(hw_outqueue *q, hw_out_node *cork, uint8_t opcode, int fin, uint8_t rsv,
+                       const uint8_t *payload, size_t n);
 
 /* Sends what is queued and one more frame behind it in one system call, without copying its payload; what
  * the kernel does not take of the frame is copied to the queue. For payloads so large that the copy costs
  * more than the call. *added is the size of the frame. Returns as hw_out_send; -ENOMEM if the rest of
  * the frame could not be kept (part of it may have left: the connection is unusable). */
-ssize_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
-                          const uint8_t *payload, size_t n, size_t *added, int *blocked);
+ptrdiff_t hw_out_send_frame(hw_outqueue *q, hw_out_node *cork, int fd, uint8_t opcode, uint8_t rsv,
+                            const uint8_t *payload, size_t n, size_t *added, int *blocked);
 
 /* Appends bytes that are not frames (an HTTP answer). As hw_out_frame. */
-ssize_t hw_out_bytes(hw_outqueue *q, hw_out_node *cork, const uint8_t *p, size_t n);
+ptrdiff_t hw_out_bytes(hw_outqueue *q, hw_out_node *cork, const uint8_t *p, size_t n);
 
 /* Appends a shared frame, taking a reference of its own. As hw_out_frame. */
-ssize_t hw_out_shared(hw_outqueue *q, hw_shared *s);
+ptrdiff_t hw_out_shared(hw_outqueue *q, hw_shared *s);
 
 /* Sends what it can. Returns the bytes the kernel took, or -errno if it took none because of an error
  * (-EAGAIN included). `blocked` is set if bytes are left because the socket is full. */
-ssize_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked);
+ptrdiff_t hw_out_send(hw_outqueue *q, hw_out_node *cork, int fd, int *blocked);
 
 /* Drops n bytes from the front, as sent. */
 void hw_out_consume(hw_outqueue *q, hw_out_node *cork, size_t n);

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from heartwire import features
 from heartwire.errors import ConfigError
 from heartwire.options import Field, Option, Pattern, fields_of, nearest
 
@@ -245,8 +246,20 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, field in FIELDS.items():
             msgspec.structs.force_setattr(self, name, _parsed(field, getattr(self, name)))
+        self._check_build()
         self.jwt_secrets()
         self.api_keys()
+
+    def _check_build(self) -> None:
+        """Nothing is asked for that this build of the package cannot do."""
+        if self.link == "epoll" and not features.REACTOR:
+            raise ConfigError("link", "there is no epoll in this build (Linux has it); use auto or asyncio")
+        if self.compression != "off" and not features.DEFLATE:
+            raise ConfigError("compression", "there is no zlib in this build; use off")
+        if self.unix is not None and not features.UNIX_SOCKETS:
+            raise ConfigError("unix", "there are no Unix sockets on this platform; use host and port")
+        if self.reuse_port and not features.REUSE_PORT:
+            raise ConfigError("reuse_port", "this platform has no SO_REUSEPORT; leave it off")
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> ServerConfig:

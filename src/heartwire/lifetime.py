@@ -187,8 +187,17 @@ class Lifetime:
             else:
                 ending.append(loop.create_task(self.drain()))
 
-        loop.add_signal_handler(signal.SIGTERM, on_signal, True)
-        loop.add_signal_handler(signal.SIGINT, on_signal, False)
+        _handle_signal(loop, signal.SIGTERM, on_signal, True)
+        _handle_signal(loop, signal.SIGINT, on_signal, False)
+
+
+def _handle_signal(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Callable[[bool], None], gently: bool
+) -> None:
+    try:
+        loop.add_signal_handler(number, call, gently)
+    except NotImplementedError:  # the loops of Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call, gently))
 
 
 def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from heartwire import features
 from heartwire._core.engine import Engine
 from heartwire.transport import TransportLink
 
-if sys.platform == "linux":
+if features.REACTOR:
     from heartwire._core.reactor import Reactor
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Listeners", "notify_systemd", "open_sockets"]
 
 SYSTEMD_FIRST_FD: Final = 3
+IP: Final = (socket.AF_INET, socket.AF_INET6)
 UNIX_PATH_MOST: Final = 107 if sys.platform == "linux" else 103  # unix(7); beyond it Python gives no errno
 
 
@@ -50,7 +52,10 @@ async def open_sockets(config: ServerConfig) -> list[socket.socket]:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             sock = socket.socket(family, kind, protocol)
             sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform == "win32":  # where SO_REUSEADDR lets others take the port
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if config.reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -68,7 +73,7 @@ async def open_sockets(config: ServerConfig) -> list[socket.socket]:
 def _set_options(sock: socket.socket, config: ServerConfig) -> None:
     """Non-blocking; TCP sends at once and gives up in time. Accepted sockets inherit the latter two."""
     sock.setblocking(False)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
+    if sock.family in IP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.ping_timeout * 1000))
@@ -136,7 +141,7 @@ class Listeners:
         self._servers: list[asyncio.Server] = []
         self._links: set[TransportLink] = set()
         self._reactor: Reactor | None = None
-        self._epoll = sys.platform == "linux" and config.link != "asyncio"
+        self._epoll = features.REACTOR and config.link != "asyncio"
 
     async def open(self) -> None:
         """Opens the sockets and accepts from them.
@@ -154,7 +159,7 @@ class Listeners:
                 self._reactor.listen(sock.fileno())
             return
         for sock in self.sockets:
-            unix = sock.family == socket.AF_UNIX
+            unix = sock.family not in IP
             create = self._loop.create_unix_server if unix else self._loop.create_server
             server = await create(self.link, sock=sock, backlog=self._config.backlog)
             self._servers.append(server)
@@ -172,7 +177,7 @@ class Listeners:
     def port(self) -> int:
         """The TCP port, also where the kernel chose it; 0 on a Unix socket."""
         for sock in self.sockets:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
+            if sock.family in IP:
                 port: int = sock.getsockname()[1]
                 return port
         return 0
@@ -219,7 +224,7 @@ class Listeners:
         for sock in self.sockets:
             if self._reactor is not None:
                 self._reactor.unlisten(sock.fileno())
-            if self._config.unix is not None and sock.family == socket.AF_UNIX:
+            if self._config.unix is not None and sock.family not in IP:
                 with contextlib.suppress(OSError):
                     os.unlink(self._config.unix)
             sock.close()

@@ -25,6 +25,7 @@ import pytest
 
 from churn.leavers import PATIENCE_S, WAYS, Churn, differences
 from heartwire import Client, Server
+from links import LINKS
 
 CHURN_S = float(os.environ.get("HEARTWIRE_CHURN_S") or 1.5)
 pytestmark = pytest.mark.timeout(120 + 6 * CHURN_S)
@@ -39,7 +40,7 @@ STOPPED = re.compile(
 SECRET = secrets.token_hex(32)
 
 
-@pytest.fixture(params=["epoll", "asyncio"])
+@pytest.fixture(params=LINKS)
 def link(request: pytest.FixtureRequest) -> str:
     """What carries the bytes."""
     name: str = request.param

@@ -12,11 +12,12 @@ import pytest
 
 from hostile.peer import PATIENCE_S
 from hostile.watched import Attack, ServerProcess, Witness
+from links import LINKS
 
 OPTIONS = {"handshake_timeout": 0.4, "message_timeout": 0.4, "close_timeout": 0.4}
 
 
-@pytest.fixture(scope="module", params=["epoll", "asyncio"])
+@pytest.fixture(scope="module", params=LINKS)
 def link(request: pytest.FixtureRequest) -> str:
     """The link under attack."""
     return str(request.param)

@@ -8,6 +8,9 @@ import pytest
 
 from hostile.peer import CONT, PING, TEXT, frame
 from hostile.watched import Attack
+from links import needs_deflate
+
+pytestmark = needs_deflate
 
 MIB = 1 << 20
 OFFER = "permessage-deflate; client_max_window_bits"

@@ -10,11 +10,12 @@ import pytest
 
 from heartwire import Server
 from integration.peers import SECRET
+from links import LINKS
 
 OURS = ("internal error", "the handshake failed")  # log lines that tell of a bug of the server itself
 
 
-@pytest.fixture(params=["epoll", "asyncio"])
+@pytest.fixture(params=LINKS)
 def link(request: pytest.FixtureRequest) -> str:
     """What carries the bytes: every test runs over both."""
     name: str = request.param

@@ -11,9 +11,10 @@ import pytest
 from heartwire import Server
 from heartwire.monitor import PAGE_FILES
 from heartwire.testing import BackgroundServer, background_server
+from links import LINKS
 
 
-@pytest.fixture(scope="module", params=["epoll", "asyncio"])
+@pytest.fixture(scope="module", params=LINKS)
 def served(request: pytest.FixtureRequest) -> Any:
     """A server with a key, over each link."""
     with background_server(api_key=["the-key-of-the-test"], link=request.param) as server:

@@ -11,6 +11,9 @@ import textwrap
 import websockets
 
 from integration.peers import SECRET, token
+from links import needs_reactor
+
+pytestmark = needs_reactor
 
 LIMIT = 40  # descriptors of the server's process
 

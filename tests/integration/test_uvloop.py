@@ -13,6 +13,7 @@ import websockets
 
 from heartwire import Client, Server
 from integration.peers import SECRET, token
+from links import LINKS
 
 UPGRADE = (
     "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -21,7 +22,7 @@ UPGRADE = (
 )
 
 
-@pytest.mark.parametrize("link", ["epoll", "asyncio"])
+@pytest.mark.parametrize("link", LINKS)
 def test_http_websocket_and_handing_back(link: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         server = Server(port=0, link=link, jwt_secret=SECRET, api_key="key")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from heartwire._core.connection import Connection
-from heartwire._core.reactor import Reactor
 from heartwire.testing import (
     CLOSE,
     PING,
@@ -20,6 +19,7 @@ from heartwire.testing import (
     RecordingSink,
     build_frame,
 )
+from links import needs_reactor
 from pair import Pair
 
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
@@ -149,8 +149,10 @@ def test_a_ping_to_a_connection_that_is_not_open(state: str) -> None:
     assert pair.engine.statistics()["pings"] == 0
 
 
+@needs_reactor
 def test_bytes_that_wait_in_the_socket_are_life() -> None:
     """Over the real reactor: the deadline passes while the peer's answer stands unread in the kernel."""
+    from heartwire._core.reactor import Reactor
 
     class Sink(RecordingSink):
         def on_head(self, conn: Connection, head: bytes | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from heartwire import Client, ConnectionClosed, Server
 from heartwire._core.session import Session
 from heartwire.testing import CLOSE, TEXT, FramePeer, background_server
+from links import LINKS
 from pair import Pair, texts
 
 THREADS = 8
@@ -124,7 +125,7 @@ def test_posted_bytes_count_against_the_limit() -> None:
     assert (pair.conn.cause, pair.conn.queued_bytes) == ("slow_consumer", 0)
 
 
-@pytest.mark.parametrize("link", ["epoll", "asyncio"])
+@pytest.mark.parametrize("link", LINKS)
 def test_threads_hammer_a_server(link: str) -> None:
     """Sends, broadcasts, pings and closes from 8 threads at real clients: per-caller order, CLOSE last."""
     ends: dict[str, list[str]] = {}

@@ -14,7 +14,10 @@ from heartwire._core.fanout import fan_out
 from heartwire._core.session import Session
 from heartwire.errors import ConnectionClosed
 from heartwire.testing import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RecordingSink, build_frame
+from links import needs_deflate
 from pair import Pair
+
+pytestmark = needs_deflate
 
 RSV1 = 4
 SHARED = (15, 15, False, False)  # windows of the server and of the client, their context takeover

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "heartwire"
 LAYERS = (
     ("errors", "closing", "_version"),
     ("_core",),
-    ("options", "json_codec", "metrics", "logs"),
+    ("options", "json_codec", "metrics", "logs", "features"),
     ("messages",),
     ("config",),
     ("http_head",),
@@ -55,7 +55,8 @@ ONLY = {
     "messages": {"errors", "closing", "json_codec"},
     "metrics": {"errors", "closing"},
     "logs": set[str](),
-    "config": {"errors", "closing", "options"},
+    "features": {"_core"},
+    "config": {"errors", "closing", "options", "features"},
 }
 ONLY_BY = {"server": {"cli", "testing", "__init__"}}
 NOT_IN_CORE = {

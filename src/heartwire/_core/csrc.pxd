@@ -38,6 +38,10 @@ cdef extern from "state.h" nogil:
     bint hw_state_clear(hw_state *s, uint32_t flag) noexcept
 
 
+cdef extern from "clock.h" nogil:
+    uint64_t hw_clock_us() noexcept
+
+
 cdef extern from "mask.h" nogil:
     uint8_t hw_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key, size_t pos) noexcept
 
@@ -164,6 +168,7 @@ cdef extern from "deflate.h" nogil:
         uint8_t out_bits
         uint8_t out_takeover
 
+    bint hw_zip_available() noexcept
     void hw_zip_free(hw_zip *z) noexcept
     hw_zip_peer *hw_zip_peer_new(uint8_t out_bits, uint8_t in_bits, bint out_takeover,
                                  bint in_takeover) noexcept

@@ -1,11 +1,13 @@
 """Types of engine.pyx, where the contracts are."""
 
 from collections.abc import Callable
-from typing import Protocol, Self, TypeVarTuple
+from typing import Final, Protocol, Self, TypeVarTuple
 
 from typing_extensions import disjoint_base
 
-__all__ = ["Endpoint", "Engine"]
+__all__ = ["DEFLATE", "Endpoint", "Engine"]
+
+DEFLATE: Final[bool]  # permessage-deflate was compiled in
 
 _Ts = TypeVarTuple("_Ts")
 

@@ -16,10 +16,10 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from heartwire._core.csrc cimport (
     HW_DUE_PING,
+    hw_clock_us,
     hw_conn_next_due,
     hw_out_node,
     hw_wheel_add,
@@ -31,10 +31,13 @@ from heartwire._core.csrc cimport (
     hw_wheel_next,
     hw_wheel_pop,
     hw_wheel_remove,
+    hw_zip_available,
     hw_zip_free,
 )
 
-__all__ = ["Endpoint", "Engine"]
+__all__ = ["DEFLATE", "Endpoint", "Engine"]
+
+DEFLATE = bool(hw_zip_available())
 
 
 cdef extern from "pythread.h" nogil:
@@ -171,11 +174,9 @@ cdef class Engine:
     # ---------------------------------------------------------------- time
 
     cdef void update_clock(self) noexcept:
-        cdef timespec now
         cdef uint64_t us
         if self.clock is None:
-            clock_gettime(CLOCK_MONOTONIC, &now)
-            us = <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
+            us = hw_clock_us()
         else:
             try:
                 us = <uint64_t>(<double>self.clock() * 1e6)
