@@ -49,7 +49,7 @@ def test_what_a_build_lacks_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, feature: str, options: dict[str, object], name: str
 ) -> None:
     monkeypatch.setattr(features, feature, False)
-    with pytest.raises(ConfigError, match="build|platform") as raised:
+    with pytest.raises(ConfigError, match=r"build|platform") as raised:
         ServerConfig(**options, jwt_secret=["a"])
     assert raised.value.option == name
     ServerConfig(jwt_secret=["a"])  # the defaults need none of them
