@@ -16,6 +16,8 @@ from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
 from heartwire.auth import TokenVerifier
 from heartwire.http_head import Request, classify
+from heartwire.keyring import KeyRing
+from heartwire.keys import secret_keys
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_accept(beside: Any, head: bytes) -> None:
 
 
 def test_verify_token(beside: Any, tools: Any, bearer: str) -> None:
-    verifier = TokenVerifier([tools.SECRET])
+    verifier = TokenVerifier(KeyRing(secret_keys([tools.SECRET])))
     assert verifier.verify(bearer).user_id == "anna"
     signed = bearer.rpartition(".")[0].encode()
 

@@ -7,6 +7,7 @@ refuses, it raises as ActionError; the dispatcher sends it.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,8 @@ __all__ = ["Actions", "Answer"]
 Answer = tuple[str, Any] | None
 Authenticate = Callable[["Client", str], Answer | Awaitable[Answer]]
 Authorize = Callable[["Client", str, str], bool | Awaitable[bool]]
+
+logger = logging.getLogger("heartwire")
 
 METADATA_LIMIT: Final = 1024
 MEMBERS_SHOWN: Final = 100
@@ -129,6 +132,8 @@ class Actions:
                 return self._publish_when(client, name, event, msgspec.Raw(bytes(data)), envelope.id, allowed)
             if not allowed:
                 raise ActionError("forbidden", f"not allowed to send to {name}")
+        elif client.credentials is not None and not client.credentials.allows_publish(name):
+            raise ActionError("forbidden", f"the token does not allow sending to {name}")
         return self._publish(client, name, event, data, envelope.id)
 
     async def _publish_when(
@@ -206,7 +211,11 @@ class Actions:
         """Ends the memberships that a client's new token, or the application, does not allow any more."""
         undecided: list[tuple[str, Awaitable[bool]]] = []
         for channel in client.memberships or ():
-            allowed = self._may(client, "join", channel.name)
+            try:
+                allowed = self._may(client, "join", channel.name)
+            except Exception:
+                logger.exception("authorize failed for client %s, which loses %s", client.id, channel.name)
+                allowed = False
             if not isinstance(allowed, bool):
                 undecided.append((channel.name, allowed))
             elif not allowed:
@@ -214,8 +223,13 @@ class Actions:
         return self._revise_when(client, undecided) if undecided else None
 
     async def _revise_when(self, client: Client, undecided: list[tuple[str, Awaitable[bool]]]) -> None:
-        for name, allowed in undecided:
-            if not await allowed:
+        for name, awaited in undecided:
+            try:
+                allowed = await awaited
+            except Exception:
+                logger.exception("authorize failed for client %s, which loses %s", client.id, name)
+                allowed = False
+            if not allowed:
                 self._take_away(client, name)
 
     def _take_away(self, client: Client, name: str) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
 from heartwire._version import __version__
-from heartwire.auth import Credentials, credentials_of
+from heartwire.auth import Credentials, KeyUnknown, credentials_of
 from heartwire.client import GATED, Client
 from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
 from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
@@ -104,8 +104,14 @@ class Admission:
                     self._decide_later(conn, request, identity, head)
                     return
                 self._accept(conn, request, credentials_of(identity))
-            else:
-                self._accept(conn, request, self._verify(token))
+                return
+            try:
+                credentials = self._verify(token)
+            except KeyUnknown:
+                assert token is not None
+                self._decide_later(conn, request, self._tokens.verify_later(token.value), head)
+                return
+            self._accept(conn, request, credentials)
         except Refusal as refusal:
             self._refuse(conn, refusal, head)
         except TokenError as error:  # of the application's authenticator
@@ -140,7 +146,10 @@ class Admission:
             token = handshake.Token(found.bearer, "header")
         elif found.query_token is not None and config.query_token:
             token = handshake.Token(found.query_token, "query")
-        credentials = self._verify(token)
+        try:
+            credentials = self._verify(token)
+        except KeyUnknown:
+            return False
         client = self._open(conn, self._switching(found.key), credentials, found.user_agent)
         if client is None:
             return True
@@ -188,6 +197,8 @@ class Admission:
             return None
         try:
             return self._tokens.verify(token.value)
+        except KeyUnknown:
+            raise
         except TokenError as error:
             raise handshake.token_refused(error) from None
 
@@ -196,7 +207,9 @@ class Admission:
     ) -> None:
         async def decide() -> None:
             try:
-                self._accept(conn, request, credentials_of(await identity))
+                credentials = credentials_of(await identity)
+                self._check_capacity()  # again: it took time
+                self._accept(conn, request, credentials)
             except Refusal as refusal:
                 self._refuse(conn, refusal, head)
             except TokenError as error:

@@ -4,8 +4,8 @@ Signatures, encodings and critical headers are PyJWT's business; which algorithm
 all, and what the claims have to say, is decided here. Contract: any text either is verified or raises
 `TokenError`, never another exception, and no error holds the token or a part of it.
 
-Keys come from a `KeySource`. Today that is a list of HMAC secrets; public keys and JWKS are further sources.
-Each key names the algorithms it is for, so that no key is ever used with an algorithm of another family.
+Keys come from a `KeySource`, in a server the `KeyRing`. Each key names the algorithms it is for, so that no
+key is ever used with an algorithm of another family.
 Sources: RFC 7515, RFC 7519, RFC 8725 (best current practices).
 """
 
@@ -19,18 +19,18 @@ from typing import Any, Final, Protocol
 
 import jwt
 import msgspec
-from jwt.algorithms import HMACAlgorithm
 from msgspec import UNSET, UnsetType
 
 from heartwire.errors import ConfigError, Refusal, TokenError
+from heartwire.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, VerificationKey, algorithm_of
+from heartwire.token_cache import TokenCache
 
 __all__ = [
     "MAX_TOKEN_BYTES",
     "Credentials",
-    "HmacSecrets",
     "KeySource",
+    "KeyUnknown",
     "TokenVerifier",
-    "VerificationKey",
     "credentials_of",
     "matches_pattern",
 ]
@@ -39,12 +39,8 @@ __all__ = [
 MAX_TOKEN_BYTES: Final = 16 * 1024
 _MAX_NESTING: Final = 32
 _YEAR_10000: Final = 253_402_300_800.0
-_HASHES: Final = {
-    "HS256": HMACAlgorithm.SHA256,
-    "HS384": HMACAlgorithm.SHA384,
-    "HS512": HMACAlgorithm.SHA512,
-}
-_SHORT_SECRET_BYTES: Final = 32
+_LEARN_S: Final = 5.0  # how long a token whose key is not known waits for new keys
+_ROUNDS_MOST: Final = 3  # one may be under way with the old keys, one brings the new ones
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +52,8 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
         expires_at: the claim `exp`, Unix seconds; `None` if the token has no end.
         claims_json: all claims, the token's payload as it was signed.
         channels: patterns of the channels the user may join; empty without the claim `channels`.
+        publish: patterns of the channels the user may send to; `None` without the claim `publish`: wherever
+            they may be.
     """
 
     user_id: str
@@ -63,6 +61,7 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
     expires_at: float | None
     claims_json: bytes
     channels: tuple[str, ...] = ()
+    publish: tuple[str, ...] | None = None
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -73,6 +72,11 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
     def allows_channel(self, name: str) -> bool:
         """Whether a pattern of `channels` fits the name; `*` stands for any run of characters."""
         return any(matches_pattern(pattern, name) for pattern in self.channels)
+
+    def allows_publish(self, name: str) -> bool:
+        """Whether the token lets its bearer send to the channel: a pattern of `publish` fits, or there is no
+        such claim."""
+        return self.publish is None or any(matches_pattern(pattern, name) for pattern in self.publish)
 
     def __repr__(self) -> str:
         return f"<Credentials of {self.user_id!r}, expires_at={self.expires_at}>"
@@ -93,9 +97,11 @@ def credentials_of(identity: Any) -> Credentials:
         identity = {"sub": identity}
     if isinstance(identity, dict):
         claims = msgspec.json.encode(identity)
-        channels = tuple(identity.get("channels") or ())
-        user_id = str(identity["sub"])
-        return Credentials(user_id, identity.get("username"), identity.get("exp"), claims, channels)
+        channels, publish = tuple(identity.get("channels") or ()), identity.get("publish")
+        return Credentials(
+            str(identity["sub"]), identity.get("username"), identity.get("exp"), claims, channels,
+            None if publish is None else tuple(publish),
+        )  # fmt: skip
     raise Refusal(401, "unauthenticated", "not accepted", (("WWW-Authenticate", "Bearer"),))
 
 
@@ -119,26 +125,12 @@ def matches_pattern(pattern: str, name: str) -> bool:
     return True
 
 
-class VerificationKey(msgspec.Struct, frozen=True):
-    """A key and what it is for.
-
-    Attributes:
-        material: what PyJWT takes as key: prepared bytes of an HMAC secret, or a public key object.
-        algorithms: the algorithms it may verify, all of one family.
-    """
-
-    material: Any
-    algorithms: frozenset[str]
-
-    def __repr__(self) -> str:
-        return f"<VerificationKey *** for {', '.join(sorted(self.algorithms))}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("material", "***"), ("algorithms", sorted(self.algorithms))]
+class KeyUnknown(TokenError):
+    """No key is known for a token, and newer keys can be had: `TokenVerifier.verify_later` waits for them."""
 
 
 class KeySource(Protocol):
-    """Where keys come from. Looked up for each token, so it must not wait."""
+    """Where keys come from. Looked up for each token, so only `learn` may wait."""
 
     def find(self, algorithm: str, key_id: str | None) -> Sequence[VerificationKey]:
         """The keys to try, in order; empty if none fits.
@@ -149,86 +141,68 @@ class KeySource(Protocol):
         """
         ...
 
+    def may_learn(self, algorithm: str, key_id: str | None) -> bool:
+        """Whether waiting could bring a key for such a token."""
+        ...
 
-class HmacSecrets:
-    """Shared secrets, each tried in turn, so that one can be replaced by the next (rotation).
+    async def learn(self, timeout_s: float) -> bool:
+        """Waits until the keys were asked for again; False if they are not, or the time is over."""
+        ...
 
-    Args:
-        secrets: at least one; text counts as UTF-8.
-
-    Raises:
-        ConfigError: there is none, or one is empty or the text of an asymmetric key.
-    """
-
-    def __init__(self, secrets: Sequence[str | bytes]) -> None:
-        if isinstance(secrets, str | bytes) or not secrets:
-            raise ConfigError("jwt_secret", "a list of at least one secret is needed")
-        algorithms = frozenset(_HASHES)
-        self._keys = tuple(VerificationKey(_prepared_secret(secret), algorithms) for secret in secrets)
-        short = sum(len(key.material) < _SHORT_SECRET_BYTES for key in self._keys)
-        self.warnings: list[str] = []
-        if short:
-            subject = "The JWT secret is" if len(self._keys) == 1 else f"{short} of the JWT secrets are"
-            self.warnings.append(
-                f"{subject} shorter than {_SHORT_SECRET_BYTES} bytes and could be guessed from any one "
-                "token: use random bytes (RFC 7518 section 3.2)."
-            )
-
-    def find(self, algorithm: str, key_id: str | None) -> Sequence[VerificationKey]:
-        """All secrets for an HMAC algorithm, whatever the `kid`; none for another."""
-        return self._keys if algorithm in _HASHES else ()
+    def __len__(self) -> int:
+        """How many keys there are."""
+        ...
 
 
 class TokenVerifier:
-    """Verifies tokens; built once, used by every thread.
+    """Verifies tokens. Loop thread only.
 
     Args:
-        secrets: HMAC secrets, the current one first: each further one costs only tokens that it signed.
-        algorithms: those accepted, from HS256, HS384 and HS512. What a token says never adds to them.
+        keys: where keys come from.
+        algorithms: those accepted. What a token says never adds to them.
         audience: what `aud` has to name, one of several if it is a list. `None`: tokens with `aud` are for
             somebody else and refused (RFC 7519 section 4.1.3).
         issuer: what `iss` has to be, or one of a list; `None`: anything.
+        required_claims: names of claims that have to be there, and not null.
         leeway_s: difference of clocks forgiven in `exp`, `nbf` and `iat`, seconds.
         allow_no_exp: whether a token may be without `exp`.
+        cache: what was verified before; its owner empties it when the keys change. None: nothing is kept.
         clock: Unix time, seconds.
 
-    Attributes:
-        warnings: sentences to log once, such as about a short secret.
-
     Raises:
-        ConfigError: an algorithm or a secret that cannot be used.
+        ConfigError: an algorithm that cannot be used.
     """
 
     def __init__(
         self,
-        secrets: Sequence[str | bytes],
+        keys: KeySource,
         *,
         algorithms: Sequence[str] = ("HS256",),
         audience: str | Sequence[str] | None = None,
         issuer: str | Sequence[str] | None = None,
+        required_claims: Sequence[str] = (),
         leeway_s: float = 0.0,
         allow_no_exp: bool = False,
+        cache: TokenCache | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if isinstance(algorithms, str) or not algorithms:
             raise ConfigError("jwt_algorithms", "a list of at least one algorithm is needed, such as HS256")
-        # PyJWT's `none` and asymmetric algorithms are not merely unused: this instance does not know them.
+        # PyJWT's `none` and others not configured are not merely unused: this instance does not know them.
         self._jws = jwt.PyJWS(algorithms=[])
         for name in dict.fromkeys(algorithms):
-            if name not in _HASHES:
-                choices = ", ".join(_HASHES)
-                raise ConfigError(
-                    "jwt_algorithms", f"{name!r} cannot be used with a secret: choose from {choices}"
-                )
-            self._jws.register_algorithm(name, _PreparedHmac(_HASHES[name]))
+            if name not in (*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS):
+                choices = ", ".join((*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS))
+                raise ConfigError("jwt_algorithms", f"{name!r} cannot be used: choose from {choices}")
+            self._jws.register_algorithm(name, algorithm_of(name))
         self._algorithms = frozenset(algorithms)
-        source = HmacSecrets(secrets)
-        self._keys: KeySource = source
-        self.warnings: list[str] = list(source.warnings)
+        self._keys = keys
         self._audiences = _as_set(audience)
         self._issuers = _as_set(issuer)
+        self._required = frozenset(required_claims)
         self._leeway_s = leeway_s
         self._allow_no_exp = allow_no_exp
+        self._cache = cache
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -238,17 +212,58 @@ class TokenVerifier:
         """Verify a token and read its claims.
 
         Checked claims: `sub` (a string of 1–128 printable characters), `exp`, `nbf`, `iat`, `aud`, `iss`,
-        `jti`, `username` and `channels` (a list of patterns). Others are kept as they are.
+        `jti`, `username`, `channels` and `publish` (lists of patterns). Others are kept as they are.
 
         Raises:
-            TokenError: `token_expired` if only `exp` speaks against it, else `token_invalid`.
+            TokenError: `token_expired` if only `exp` speaks against it; `keys_missing` if there are no keys
+                to judge it by; else `token_invalid`.
+            KeyUnknown: `token_invalid`, but `verify_later` may say otherwise.
         """
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise _malformed()
+        if self._cache is None:
+            return self._verify(token)
+        digest, known = self._cache.find(token.encode())
+        if known is not None:
+            # All but the end of a token is as true as it was when it was verified.
+            if known.expires_at is not None and known.expires_at <= self._clock() - self._leeway_s:
+                raise _expired()
+            return known
+        credentials = self._verify(token)
+        if digest:
+            self._cache.keep(digest, credentials)
+        return credentials
+
+    async def verify_later(self, token: str) -> Credentials:
+        """As `verify`, after waiting for new keys where none that is known fits, for at most 5 s.
+
+        Raises:
+            TokenError: as `verify`, without KeyUnknown.
+        """
+        end = time.monotonic() + _LEARN_S
+        for _ in range(_ROUNDS_MOST):
+            try:
+                return self.verify(token)
+            except KeyUnknown:
+                pass
+            if not await self._keys.learn(end - time.monotonic()):
+                break
+        try:
+            return self.verify(token)
+        except KeyUnknown as error:
+            unknown = TokenError(error.code, error.detail)
+        raise unknown
+
+    def _verify(self, token: str) -> Credentials:
         payload = self._verified_payload(token)
         if payload is None:
-            raise TokenError("token_invalid", "The token is malformed or its signature does not fit.")
-        claims = _read_claims(payload)
+            raise _malformed()
+        claims = _read_claims(payload, self._required)
         if claims is None:
-            raise TokenError("token_invalid", "The token's claims are not of the types they have to be.")
+            raise TokenError(
+                "token_invalid",
+                "A claim is missing, or not of the type it has to be.",
+            )
         self._check_claims(claims)
         return Credentials(
             claims.sub,
@@ -256,16 +271,16 @@ class TokenVerifier:
             None if claims.exp is UNSET else claims.exp,
             payload,
             claims.channels or (),
+            claims.publish,
         )
 
     def _verified_payload(self, token: str) -> bytes | None:
         # None instead of raising: what PyJWT raises may quote the token, and would ride along as context.
-        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            return None
         header = _read_header(token)
         if header is None or header.alg not in self._algorithms:
             return None
-        for key in self._keys.find(header.alg, header.kid):
+        keys = self._keys.find(header.alg, header.kid)
+        for key in keys:
             if header.alg not in key.algorithms:
                 continue
             try:
@@ -278,6 +293,11 @@ class TokenVerifier:
                 return None
             payload: bytes = verified["payload"]
             return payload
+        if self._keys.may_learn(header.alg, header.kid):
+            raise KeyUnknown("token_invalid", "No key is known for this token.")
+        if not keys and not len(self._keys):
+            detail = "The server has no keys to verify tokens with at the moment: keep the token, try again."
+            raise TokenError("keys_missing", detail)
         return None
 
     def _check_claims(self, claims: _Claims) -> None:
@@ -304,7 +324,7 @@ class TokenVerifier:
             raise TokenError("token_invalid", "The token is not from this issuer (claim `iss`).")
         # Last, so that `token_expired` says: the same again, but fresh, would be accepted.
         if claims.exp is not UNSET and claims.exp <= now - self._leeway_s:
-            raise TokenError("token_expired", "The token has expired.")
+            raise _expired()
 
 
 class _Header(msgspec.Struct, gc=False):
@@ -322,19 +342,7 @@ class _Claims(msgspec.Struct, gc=False):
     jti: str | None = None
     username: str | None = None
     channels: tuple[str, ...] | None = None
-
-
-class _PreparedHmac(HMACAlgorithm):
-    """HMAC whose keys `_prepared_secret` has already looked at: PyJWT would do so again for each token."""
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        if not isinstance(key, bytes):
-            raise jwt.InvalidKeyError("the key is not a prepared secret")
-        return key
-
-    def check_key_length(self, key: bytes) -> str | None:
-        # A Python warning for each token and process would be noise: `TokenVerifier.warnings` says it once.
-        return None
+    publish: tuple[str, ...] | None = None
 
 
 _decode_header = msgspec.json.Decoder(_Header).decode
@@ -349,14 +357,15 @@ def _read_header(token: str) -> _Header | None:
         return None
 
 
-def _read_claims(payload: bytes) -> _Claims | None:
+def _read_claims(payload: bytes, required: frozenset[str]) -> _Claims | None:
     try:
         # Decoded whole, not only the typed fields: else `Credentials.claims` could fail later, since
         # msgspec does not look at the UTF-8 and the numbers of fields that it skips.
         everything = msgspec.json.decode(payload)
         if payload.count(b"[") + payload.count(b"{") > _MAX_NESTING and _nesting(everything) > _MAX_NESTING:
             return None
-        return msgspec.convert(everything, _Claims)
+        claims = msgspec.convert(everything, _Claims)
+        return None if required and any(everything.get(name) is None for name in required) else claims
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
@@ -369,15 +378,12 @@ def _nesting(value: object) -> int:
     return depth
 
 
-def _prepared_secret(secret: str | bytes) -> bytes:
-    try:
-        return HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    except (jwt.PyJWTError, ValueError, TypeError):
-        pass
-    # Outside of the handler, so that the secret is in no traceback's context.
-    raise ConfigError(
-        "jwt_secret", "a secret is empty, or the text of a public key, certificate or JWK: use random bytes"
-    )
+def _malformed() -> TokenError:
+    return TokenError("token_invalid", "The token is malformed or its signature does not fit.")
+
+
+def _expired() -> TokenError:
+    return TokenError("token_expired", "The token has expired.")
 
 
 def _as_set(value: str | Sequence[str] | None) -> frozenset[str] | None:

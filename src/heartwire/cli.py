@@ -39,6 +39,9 @@ from heartwire.options import Field, nearest, parse_duration
 __all__ = ["main", "socket_server"]
 
 _CONFIG_VARIABLE: Final = "HEARTWIRE_CONFIG"
+_KEY_OPTIONS: Final = frozenset(
+    ("jwt_secret", "jwt_secret_file", "jwt_public_key_file", "jwks_url", "jwks_file")
+)
 _HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 # What the system says when a server may not have the address it asked for.
 _BIND_ERRORS: Final = frozenset(
@@ -93,12 +96,13 @@ def problems(settings: Mapping[str, Setting]) -> list[ConfigError]:
         except ConfigError as error:
             found.append(ConfigError(setting.source, error.message))
     mode = settings["auth"].value if "auth" in settings else "handshake"
-    if mode != "optional" and not {"jwt_secret", "jwt_secret_file"} & settings.keys():
+    if mode != "optional" and not _KEY_OPTIONS & settings.keys():
         found.append(
             ConfigError(
                 "--jwt-secret",
-                "a secret is needed to verify tokens: --jwt-secret, HEARTWIRE_JWT_SECRET, --jwt-secret-file "
-                "(--auth optional serves without)",
+                "a secret is needed to verify tokens: --jwt-secret, HEARTWIRE_JWT_SECRET, --jwt-secret-file; "
+                "or public keys: --jwt-public-key-file, --jwks-url, --jwks-file (--auth optional serves "
+                "without)",
             )
         )
     return found
@@ -136,13 +140,16 @@ def mint(config: ServerConfig, claims: Mapping[str, object], expires_in: float, 
         raise ConfigError(
             "--secret", "a secret is needed: --secret, HEARTWIRE_JWT_SECRET or --config with one"
         )
+    algorithm = config.signing_algorithm()
+    if algorithm is None:
+        raise ConfigError("jwt_algorithms", "none of them uses a secret: such tokens are made elsewhere")
     now = int(time.time())
     payload = {"iat": now, "exp": now + int(expires_in), "jti": uuid.uuid4().hex, **claims}
     payload.update({"aud": config.jwt_audience} if config.jwt_audience else {})
     payload.update({"iss": config.jwt_issuer} if config.jwt_issuer else {})
     with warnings.catch_warnings():  # test secrets are short; `check` says so where it matters
         warnings.simplefilter("ignore")
-        return jwt.encode(payload, secrets[0], algorithm=config.jwt_algorithms[0])
+        return jwt.encode(payload, secrets[0], algorithm=algorithm)
 
 
 def socket_server(argv: list[str] | None = None) -> int:
@@ -172,6 +179,9 @@ def _check(settings: Mapping[str, Setting]) -> int:
     if found:
         return 2
     config = build(settings)
+    from heartwire.verification import Verification  # late, as in `serve`
+
+    Verification.of(config)  # reads the keys, and sees whether the algorithms go with them
     for warning in _warnings(config, os.environ):
         print(f"heartwire check: warning: {warning}", file=sys.stderr)
     print(f"valid: {config.summary()}")
@@ -180,7 +190,7 @@ def _check(settings: Mapping[str, Setting]) -> int:
 
 def _warnings(config: ServerConfig, environ: Mapping[str, str]) -> list[str]:
     found = []
-    shortest = min(_HMAC_BYTES[name] for name in config.jwt_algorithms)
+    shortest = min(_HMAC_BYTES.get(name, 32) for name in config.jwt_algorithms or ("HS256",))
     if any(len(secret.encode()) < shortest for secret in config.jwt_secrets()):
         found.append(f"--jwt-secret: shorter than {shortest} bytes (RFC 7518): fit for tests only")
     variables = [field.variable for field in FIELDS.values()] + [_CONFIG_VARIABLE]

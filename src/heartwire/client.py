@@ -72,6 +72,13 @@ class Client(Session):
         return {} if self.credentials is None else self.credentials.claims
 
     @property
+    def roles(self) -> frozenset[str]:
+        """The claim `roles`, a list of strings or one; empty without it. Decoded anew at each access."""
+        roles = self.claims.get("roles")
+        named = roles if isinstance(roles, list) else [roles]
+        return frozenset(role for role in named if isinstance(role, str))
+
+    @property
     def channels(self) -> frozenset[str]:
         """Names of the channels it is in."""
         return frozenset(channel.name for channel in self.memberships or ())

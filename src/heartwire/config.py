@@ -23,7 +23,10 @@ if sys.platform != "win32":  # which has no such limit either
 
 __all__ = ["FIELDS", "ApiKey", "ServerConfig"]
 
-Algorithm = Literal["HS256", "HS384", "HS512"]
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+    "ES256", "ES384", "ES512", "EdDSA",
+]  # fmt: skip
 
 _LISTEN = "Listening"
 _AUTH = "Authentication"
@@ -43,6 +46,10 @@ _PATH = Pattern(r"/[^\s?#%\x00-\x1f\x7f-\U0010ffff]*", "a path such as /ws, with
 _TEXT = Pattern(r"[^\x00-\x1f\x7f]+", "text of at least one character")
 _COOKIE = Pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a cookie, such as session")
 _ORIGIN = Pattern(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", "an origin such as https://example.com, with no path")
+_URL = Pattern(
+    r"https?://[^\s/?#@\x00-\x1f\x7f-\U0010ffff]+(/[^\s#\x00-\x1f\x7f-\U0010ffff]*)?",
+    "an address such as https://id.example.com/.well-known/jwks.json, without user name and #fragment",
+)
 _API_KEY = Pattern(
     r"[A-Za-z0-9_.-]+:(read|publish|admin)(\+(read|publish|admin))*:[!-~]+|[!-9;-~]+",
     "a key, or name:scopes:key with scopes of read, publish and admin joined by +",
@@ -106,9 +113,30 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     jwt_secret_file: Annotated[Path | None, Option(
         _AUTH, "File with further secrets, one a line.",
         "Flags are visible to other users of the machine, files need not be.")] = None
+    jwt_public_key_file: Annotated[tuple[Path, ...], Option(
+        _AUTH, "PEM file with a public key, or a certificate, that verifies tokens. Read again on SIGHUP.",
+        "A public key lets this server check tokens and nobody make them.")] = ()
+    jwks_url: Annotated[str | None, Option(
+        _AUTH, "Address of a JWK Set whose keys verify tokens.",
+        "Identity providers publish their keys there, and change them without asking.", pattern=_URL)] = None
+    jwks_file: Annotated[Path | None, Option(
+        _AUTH, "File with a JWK Set whose keys verify tokens. Read again on SIGHUP.",
+        "Where a network is out of reach, or another program brings the keys.")] = None
+    jwks_timeout: Annotated[float, Option(
+        _AUTH, "Time for `jwks_url` to answer.",
+        "A token whose key is not known waits 5 s: later answers help the next one.",
+        unit="s", low=0.1, high=60)] = 4.0
+    jwks_refresh: Annotated[float, Option(
+        _AUTH, "Time after which `jwks_url` is asked for new keys, besides when a token names one.",
+        "Keys that are taken back stop to count that much later; providers publish new ones hours before.",
+        unit="s", low=1, high=_DAY)] = 300.0
     jwt_algorithms: Annotated[tuple[Algorithm, ...], Option(
-        _AUTH, "Signature algorithms that are accepted.",
-        "One algorithm leaves nothing to confuse; `none` is never accepted.")] = ("HS256",)
+        _AUTH, "Signature algorithms that are accepted; `none` never is.",
+        "The fewer, the less there is to confuse: the usual one for each kind of key.",
+        default_text="HS256 with a secret; RS256, ES256, EdDSA with public keys")] = ()
+    jwt_required_claims: Annotated[tuple[str, ...], Option(
+        _AUTH, "Claim that a token must have, besides `sub` and `exp`.",
+        "What else is needed depends on what the application does with it.", pattern=_TEXT)] = ()
     jwt_audience: Annotated[str | None, Option(
         _AUTH, "Audience (`aud`) a token must name.",
         "Needed only where several services share a secret.", pattern=_TEXT)] = None
@@ -125,6 +153,23 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     token_grace: Annotated[float, Option(
         _AUTH, "How long a connection outlives its token.",
         "Expired means expired; clients are warned in time to renew.", unit="s", low=0, high=_DAY)] = 0.0
+    token_expiring_before: Annotated[float, Option(
+        _AUTH, "How long before its token ends a client is sent `token_expiring`; 0 sends none.",
+        "A client that renews by a round trip to its backend has time for retries.",
+        unit="s", low=0, high=_DAY)] = 60.0
+    token_cache: Annotated[int, Option(
+        _AUTH, "Verified tokens that are remembered, so that clients that come back cost less; 0: none.",
+        "About 1 KiB each, and clients of a busy server come back with the token they had.",
+        low=0, high=1 << 24)] = 8192
+    revocation_limit: Annotated[int, Option(
+        _AUTH, "Most revocations that are remembered; further ones are answered 507.",
+        "About 300 bytes each; none is forgotten before its time to make room.", low=1, high=1 << 24
+    )] = 100_000
+    revocation_time: Annotated[float, Option(
+        _AUTH, "How long a revocation is remembered that does not say when its tokens expire. "
+        "With `allow_no_exp` until the process ends.",
+        "Has to be longer than tokens live: after it a revoked one is good again.",
+        unit="s", low=1, high=366 * _DAY)] = _DAY
     auth: Annotated[Literal["handshake", "message", "optional"], Option(
         _AUTH, "When clients authenticate: before the upgrade, by their first message, or if they like.",
         "Strangers cost nothing before they are refused.")] = "handshake"
@@ -280,6 +325,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             ConfigError: the file cannot be read.
         """
         return self.jwt_secret + _lines("jwt_secret_file", FIELDS["jwt_secret"], self.jwt_secret_file)
+
+    def verifies_tokens(self) -> bool:
+        """Whether there is anything to verify tokens with."""
+        files = self.jwt_secret_file or self.jwt_public_key_file or self.jwks_file
+        return bool(self.jwt_secret or files or self.jwks_url)
+
+    def signing_algorithm(self) -> str | None:
+        """What tokens are signed with by a secret of this server; None if it accepts no such algorithm."""
+        wanted = self.jwt_algorithms or ("HS256",)
+        return next((name for name in wanted if name.startswith("HS")), None)
 
     def api_keys(self) -> tuple[ApiKey, ...]:
         """All keys of the HTTP API, those of `api_key_file` last; read again at each call.

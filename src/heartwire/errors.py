@@ -10,7 +10,7 @@
     ├── ActionError                 raised by a handler: becomes an `error` event for the client
     ├── ConfigError                 an option that cannot be used, by name
     ├── Refusal                     a handshake refused: carries the HTTP answer
-    └── TokenError                  a token refused: `token_invalid` or `token_expired`
+    └── TokenError                  a token refused: `token_invalid`, `token_expired` or `keys_missing`
 
 No message holds a token, a key or a secret. All of them can be copied and pickled.
 """
@@ -33,7 +33,7 @@ __all__ = [
     "TokenErrorCode",
 ]
 
-TokenErrorCode = Literal["token_invalid", "token_expired"]
+TokenErrorCode = Literal["token_invalid", "token_expired", "keys_missing"]
 
 _field_name = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
@@ -170,7 +170,7 @@ class TokenError(HeartwireError):
     """A token is not accepted.
 
     Args:
-        code: `token_expired` if it was good once, else `token_invalid`.
+        code: `token_expired` if it was good once; `keys_missing` if nobody can say; else `token_invalid`.
         detail: why, in words for the client; never the token nor any part of it.
     """
 

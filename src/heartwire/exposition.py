@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from heartwire._core.engine import Engine
     from heartwire.metrics import Metrics
     from heartwire.registry import Registry
+    from heartwire.revocation import Revocations
+    from heartwire.verification import Verification
 
 __all__ = ["Exposition"]
 
@@ -70,11 +72,16 @@ class Exposition(Collector):
     Loop thread only.
 
     Args:
-        engine, registry, metrics: what is read.
+        engine, registry, metrics, verification, revocations: what is read.
     """
 
-    def __init__(self, engine: Engine, registry: Registry, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, registry: Registry, metrics: Metrics, verification: Verification | None,
+        revocations: Revocations,
+    ) -> None:  # fmt: skip
         self._engine = engine
+        self._verification = verification
+        self._revocations = revocations
         self._registry = registry
         self._metrics = metrics
         self._collectors = CollectorRegistry()
@@ -115,6 +122,7 @@ class Exposition(Collector):
         for key, name, about, unit in DISTRIBUTIONS:
             yield _histogram(name, about, distributions[key], unit)
         yield from self._counters()
+        yield from self._about_tokens()
         yield from _process()
 
     def _counters(self) -> Iterator[Metric]:
@@ -136,6 +144,32 @@ class Exposition(Collector):
             status, _, code = words.rpartition(" ")
             refused.add_metric([status or "other", code], count)
         yield refused
+
+
+    def _about_tokens(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "heartwire_token_revocations", "Revocations remembered now.", len(self._revocations)
+        )
+        if self._verification is None:
+            return
+        yield GaugeMetricFamily(
+            "heartwire_jwt_keys", "Keys that verify tokens; without any nobody comes in.",
+            len(self._verification.keys),
+        )  # fmt: skip
+        if (cache := self._verification.cache) is not None:
+            yield CounterMetricFamily(
+                "heartwire_token_cache_hits", "Tokens that had been verified before.", cache.hits
+            )
+            yield CounterMetricFamily(
+                "heartwire_token_cache_misses", "Tokens that were not in the cache.", cache.misses
+            )
+        if (remote := self._verification.remote) is not None:
+            fetches = {"ok": remote.fetched, "error": remote.failed}
+            yield _by("heartwire_jwks_fetches", "Requests to the JWKS URL, by result.", "result", fetches)
+            yield GaugeMetricFamily(
+                "heartwire_jwks_fetched_timestamp_seconds", "When keys came last, Unix time; 0: never.",
+                remote.fetched_at or 0,
+            )  # fmt: skip
 
 
 def _process() -> Iterator[Metric]:

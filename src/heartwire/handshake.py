@@ -123,7 +123,9 @@ def token_missing() -> Refusal:
 
 
 def token_refused(error: TokenError) -> Refusal:
-    """The answer to a request whose token is not accepted."""
+    """The answer to a request whose token is not accepted: 401, or 503 if there is no key to judge it by."""
+    if error.code == "keys_missing":
+        return Refusal(503, "keys_missing", error.detail, (("Retry-After", "5"),))
     return _unauthorized(error.code, error.detail, "invalid_token")
 
 

@@ -1,7 +1,7 @@
 """HTTP beside the WebSocket endpoint: health for load balancers, metrics, and the API for the backend.
 
 aiohttp serves it. Here are the applications, the API keys and the form of errors; the calls themselves are in
-`http_clients`, `http_channels` and `http_publish`. Documentation for users: docs/http-api.md.
+`http_clients`, `http_channels`, `http_publish` and `http_tokens`. Documentation for users: docs/http-api.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from heartwire.http_channels import ChannelCalls
 from heartwire.http_clients import ClientCalls
 from heartwire.http_endpoint import BODY_LIMIT, ApiError, Endpoint, Scope, error_answer, json_answer
 from heartwire.http_publish import PublishCalls
+from heartwire.http_tokens import TokenCalls
 from heartwire.monitor import Monitor, Ticket, browser_client
 from heartwire.openapi import document
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from heartwire.config import ApiKey
     from heartwire.exposition import Exposition
     from heartwire.registry import Registry
+    from heartwire.tokens import Tokens
 
 __all__ = ["HttpApi"]
 
@@ -69,6 +71,7 @@ class HttpApi:
         metrics_public: metrics are for everybody.
         readiness: () -> why the server is not ready, or None if it is.
         monitor: the page for people.
+        tokens: of the clients.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class HttpApi:
         metrics_public: bool,
         readiness: Callable[[], str | None],
         monitor: Monitor,
+        tokens: Tokens,
     ) -> None:
         self._registry = registry
         self._exposition = exposition
@@ -103,6 +107,7 @@ class HttpApi:
             *ClientCalls(registry).endpoints,
             *ChannelCalls(registry, actions).endpoints,
             *PublishCalls(registry, self._owner_of).endpoints,
+            *TokenCalls(tokens).endpoints,
             Endpoint(
                 "POST", "/api/monitor/ticket", "read", "A ticket for the monitor's feed: once, within 30 s",
                 monitor.issue_ticket, Ticket,

@@ -11,7 +11,7 @@ import logging
 import random
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from heartwire.errors import ConfigError
 from heartwire.listeners import notify_systemd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from heartwire.http_server import HttpServer
     from heartwire.listeners import Listeners
     from heartwire.registry import Registry
+    from heartwire.verification import Verification
 
 __all__ = ["Lifetime", "loop_factory"]
 
@@ -49,6 +50,7 @@ class Lifetime:
     tasks: HandlerTasks
     listeners: Listeners
     http: HttpServer
+    verification: Verification | None
 
     def __init__(self, config: ServerConfig, registry: Registry, heartbeat: Heartbeat) -> None:
         self._config = config
@@ -71,6 +73,8 @@ class Lifetime:
             await self.http.stop()
             self.state = "stopped"
             raise
+        if self.verification is not None:
+            self.verification.start()
         self._ended = asyncio.Event()
         self.state = "running"
 
@@ -78,6 +82,8 @@ class Lifetime:
         """Why new clients should not come here, or None if they should."""
         if self.state != "running":
             return "draining"
+        if self.verification is not None and (problem := self.verification.problem()):
+            return problem
         return "out of descriptors" if self.listeners.starved else None
 
     # -------------------------------------------------------------- draining
@@ -151,6 +157,8 @@ class Lifetime:
             self._let_go(client, 1001, "shutdown", SHUTDOWN_SPREAD_MS)
         await self._wait_for_clients()
         self.state = "stopped"
+        if self.verification is not None:
+            await self.verification.stop()
         await self.http.stop()
         self.listeners.stop()
         self.engine.stop()
@@ -175,7 +183,7 @@ class Lifetime:
     # -------------------------------------------------------------- signals
 
     def heed_signals(self) -> None:
-        """From now on SIGTERM drains; SIGINT, or a second signal, stops at once."""
+        """From now on SIGTERM drains; SIGINT, or a second signal, stops at once; SIGHUP reads files again."""
         loop = asyncio.get_running_loop()
         ending: list[asyncio.Task[None]] = []
 
@@ -189,15 +197,22 @@ class Lifetime:
 
         _handle_signal(loop, signal.SIGTERM, on_signal, True)
         _handle_signal(loop, signal.SIGINT, on_signal, False)
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            _handle_signal(loop, signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Reads files with secrets and keys again; connections stay."""
+        if self.verification is not None:
+            self.verification.reload()
 
 
 def _handle_signal(
-    loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Callable[[bool], None], gently: bool
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Callable[..., None], *args: Any
 ) -> None:
     try:
-        loop.add_signal_handler(number, call, gently)
+        loop.add_signal_handler(number, call, *args)
     except NotImplementedError:  # the loops of Windows
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call, gently))
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call, *args))
 
 
 def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

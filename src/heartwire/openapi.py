@@ -25,6 +25,7 @@ REASONS: Final = {
     409: "The idempotency key was used with another body.",
     413: "The body is too large.",
     503: "Not ready.",
+    507: "As many revocations are remembered as fit.",
 }
 PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "id": {

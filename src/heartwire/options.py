@@ -125,7 +125,7 @@ class Field:
                 return None
             if not self.repeatable:
                 return self._one(value)
-            if isinstance(value, str):
+            if isinstance(value, str | os.PathLike):
                 return (self._one(value),)
             if isinstance(value, list | tuple):
                 return tuple(self._one(item) for item in value)
@@ -140,7 +140,7 @@ class Field:
         if self.option.secret:
             return MASK
         if self.repeatable:
-            return ",".join(value)
+            return ",".join(map(str, value))
         match self.kind:
             case "flag":
                 return "true" if value else "false"

@@ -15,7 +15,6 @@ import msgspec
 from heartwire._core.engine import Engine
 from heartwire.actions import Actions
 from heartwire.admission import Admission
-from heartwire.auth import TokenVerifier
 from heartwire.client import Client
 from heartwire.config import ServerConfig
 from heartwire.dispatch import Dispatcher
@@ -32,6 +31,7 @@ from heartwire.metrics import Metrics
 from heartwire.monitor import Monitor
 from heartwire.registry import Channel, Registry, Users, send_to
 from heartwire.tokens import Tokens
+from heartwire.verification import Verification
 
 __all__ = ["Server"]
 
@@ -53,8 +53,7 @@ class Server:
 
     def __init__(self, **options: Any) -> None:
         self.config = ServerConfig.from_kwargs(**options)
-        secrets = self.config.jwt_secrets()
-        self._verifier = _verifier(self.config, secrets) if secrets else None
+        self._verification = Verification.of(self.config)
         self.metrics = Metrics()
         self._handlers = Handlers()
         self._registry = Registry()
@@ -248,7 +247,7 @@ class Server:
         dispatcher.message_handler = self._handlers.on_message
         dispatcher.text_handler = self._handlers.on_text
         dispatcher.binary_handler = self._handlers.on_binary
-        tokens = Tokens(config, self._verifier, dispatcher)
+        tokens = Tokens(config, self._verification, dispatcher)
         self._admission = Admission(config, tokens, dispatcher, lambda conn: self._http.take(conn))
         dispatcher.admission = self._admission
         dispatcher.actions = Actions(
@@ -258,7 +257,9 @@ class Server:
             config.max_channels_per_client,
         )
         self._listeners = Listeners(config, self._engine, dispatcher)
-        exposition = Exposition(self._engine, self._registry, self.metrics)
+        exposition = Exposition(
+            self._engine, self._registry, self.metrics, self._verification, tokens.revocations
+        )
         monitor = Monitor(self._engine, self._registry, self.metrics, lifetime.not_ready)
         api = HttpApi(
             self._registry,
@@ -268,6 +269,7 @@ class Server:
             config.metrics_public,
             lifetime.not_ready,
             monitor,
+            tokens,
         )
         self._http = HttpServer(config, api, self._listeners)
         lifetime.engine = self._engine
@@ -275,6 +277,7 @@ class Server:
         lifetime.tasks = dispatcher.tasks
         lifetime.listeners = self._listeners
         lifetime.http = self._http
+        lifetime.verification = self._verification
         await lifetime.begin()
 
     async def drain(self) -> None:
@@ -315,21 +318,14 @@ class Server:
     async def _serve(self) -> None:
         await self.start()
         self._lifetime.heed_signals()
-        if self._verifier is not None:
-            for warning in self._verifier.warnings:
+        if self._verification is not None:
+            for warning in self._verification.warnings:
                 logger.warning("%s", warning)
         place = self.config.unix or f"{self.config.host}:{self.port}"
         logger.info("listening on %s%s (%s)", place, self.config.path, self.config.summary())
         notify_systemd("READY=1")
         await self.wait_closed()
         logger.info("stopped")
-
-
-def _verifier(config: ServerConfig, secrets: tuple[str, ...]) -> TokenVerifier:
-    return TokenVerifier(
-        secrets, algorithms=config.jwt_algorithms, audience=config.jwt_audience, issuer=config.jwt_issuer,
-        leeway_s=config.jwt_leeway, allow_no_exp=config.allow_no_exp,
-    )  # fmt: skip
 
 
 def _log_engine_error(error: BaseException) -> None:

@@ -1,25 +1,28 @@
-"""Tokens of a server's clients: judged when they come, replaced in place, watched until they end."""
+"""Tokens of a server's clients: judged when they come, replaced in place, watched until they end, revoked."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 from heartwire.actions import Answer, expires_text
-from heartwire.auth import Credentials, TokenVerifier
+from heartwire.auth import Credentials, KeyUnknown
 from heartwire.client import GATED, Client
 from heartwire.errors import ActionError, ConnectionClosed, TokenError
 from heartwire.messages import encode_event
+from heartwire.revocation import Revocations
 
 if TYPE_CHECKING:
     from heartwire.config import ServerConfig
     from heartwire.dispatch import Dispatcher
+    from heartwire.verification import Verification
 
 __all__ = ["Tokens"]
 
-EXPIRY_WARNING_S: Final = 60  # a client that renews by a round trip to its backend has time for retries
+SLICE_S: Final = 0.005  # how long clients are looked through before the loop may do something else
 
 
 class Tokens:
@@ -27,27 +30,44 @@ class Tokens:
 
     Args:
         config: the server's options.
-        verifier: None if there is no key (then only `@server.authenticate` or anonymous clients).
+        verification: None if there is no key (then only `@server.authenticate` or anonymous clients).
         dispatcher: the sink whose connections the clients have.
     """
 
     def __init__(
-        self, config: ServerConfig, verifier: TokenVerifier | None, dispatcher: Dispatcher
+        self, config: ServerConfig, verification: Verification | None, dispatcher: Dispatcher
     ) -> None:
-        self._verifier = verifier
+        self._verifier = None if verification is None else verification.verifier
         self._dispatcher = dispatcher
+        self._warning_s = config.token_expiring_before
         # A token that the leeway lets in must not end at once for the same difference of clocks.
         self._grace_s = max(config.token_grace, config.jwt_leeway)
+        self._remember_s = float("inf") if config.allow_no_exp else config.revocation_time
+        self.revocations = Revocations(config.revocation_limit)
+
+    # -------------------------------------------------------------- judging
 
     def verify(self, token: str) -> Credentials:
         """Who the bearer of a token is.
 
         Raises:
             TokenError: it is not accepted.
+            KeyUnknown: `verify_later` may find a key for it.
         """
         if self._verifier is None:
             raise TokenError("token_invalid", "this server accepts no tokens")
-        return self._verifier.verify(token)
+        credentials = self._verifier.verify(token)
+        if self.revocations and self.revocations.covers(credentials):
+            raise _revoked()
+        return credentials
+
+    async def verify_later(self, token: str) -> Credentials:
+        """As `verify`, after waiting for new keys."""
+        assert self._verifier is not None
+        credentials = await self._verifier.verify_later(token)
+        if self.revocations.covers(credentials):
+            raise _revoked()
+        return credentials
 
     def authenticate(self, client: Client, token: str) -> Answer | Awaitable[Answer]:
         """The action `authenticate`: the first token of a client, or a new one for the same user.
@@ -57,8 +77,24 @@ class Tokens:
         """
         try:
             credentials = self.verify(token)
+        except KeyUnknown:
+            return self._authenticate_later(client, token)
         except TokenError as error:
-            raise ActionError(error.code, error.detail) from None
+            raise _action_error(error) from None
+        return self._authenticated(client, credentials)
+
+    async def _authenticate_later(self, client: Client, token: str) -> Answer:
+        try:
+            credentials = await self.verify_later(token)
+        except TokenError as error:
+            raise _action_error(error) from None
+        if not client.is_connected:  # it has left meanwhile, and must not come into the maps again
+            conn = client.connection
+            raise ConnectionClosed(conn.code or 1006, conn.reason or "", conn.cause or "peer_gone")
+        answer = self._authenticated(client, credentials)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _authenticated(self, client: Client, credentials: Credentials) -> Answer | Awaitable[Answer]:
         before = client.credentials
         if before is not None and before.user_id != credentials.user_id:
             detail = "the token is another user's: open a connection of its own for it"
@@ -78,14 +114,18 @@ class Tokens:
         revising = self._dispatcher.actions.revise(client)
         return answer if revising is None else _after(revising, answer)
 
+    # -------------------------------------------------------------- the end of a token
+
     def watch(self, client: Client) -> None:
-        """Sets the deadline for the warning: a minute before the token ends, or in half of what is left."""
+        """Sets the deadline for the warning: so long before the token ends, or in half of what is left."""
         expires_at = None if client.credentials is None else client.credentials.expires_at
         if expires_at is None:
             client.connection.set_due("token", None)
+        elif not self._warning_s:
+            client.connection.set_due("token", max(expires_at - time.time() + self._grace_s, 0) + 0.001)
         else:
             left = expires_at - time.time()
-            client.connection.set_due("token", max(left - EXPIRY_WARNING_S, left / 2, 0.001))
+            client.connection.set_due("token", max(left - self._warning_s, left / 2, 0.001))
 
     def due(self, client: Client) -> None:
         """The deadline passed. The wall clock decides, whatever it was set to since: warn, wait, close."""
@@ -94,17 +134,80 @@ class Tokens:
             return
         left = expires_at - time.time()
         with contextlib.suppress(ConnectionClosed):
-            if left > EXPIRY_WARNING_S + 1:
+            if left + self._grace_s <= 0:
+                client.connection.close(4410, "token expired", "token_expired")
+            elif left > self._warning_s + 1:
                 self.watch(client)
-            elif left + self._grace_s > 0:
+            else:
                 client.connection.set_due("token", left + self._grace_s + 0.001)  # rounded up, not down
-                if left > 0.001 and self._dispatcher.speaks_json:
+                if left > 0.001 and self._warning_s and self._dispatcher.speaks_json:
                     warning = {"expires_at": expires_text(expires_at)}
                     client.send_text_bytes(encode_event("token_expiring", warning))
-            else:
-                client.connection.close(4410, "token expired", "token_expired")
+
+    # -------------------------------------------------------------- revoking
+
+    async def revoke(
+        self,
+        *,
+        jti: str | None = None,
+        user_id: str | None = None,
+        issued_before: float | None = None,
+        until: float | None = None,
+    ) -> tuple[int, float | None]:
+        """Takes tokens back: they are refused from now on, and their open connections close with 4410.
+
+        Args:
+            jti: of the one token; or
+            user_id: whose, and `issued_before` (Unix seconds; None: now) if not all of them; or
+            issued_before: alone: of everybody.
+            until: when the last of them has expired by itself; None: after the option `revocation_time`.
+        Returns:
+            How many connections were closed, and until when it is remembered; None: for ever.
+        Raises:
+            RevocationsFull: nothing was revoked.
+        """
+        now = time.time()
+        if until is None:
+            until = now + self._remember_s
+        clients: Iterable[Client]
+        if jti is not None:
+            self.revocations.revoke_token(jti, until)
+            clients = self._dispatcher.registry.clients.values()
+        elif user_id is not None:
+            self.revocations.revoke_user(user_id, now if issued_before is None else issued_before, until)
+            clients = self._dispatcher.registry.clients_of(user_id)
+        else:
+            assert issued_before is not None
+            self.revocations.revoke_before(issued_before)
+            clients = self._dispatcher.registry.clients.values()
+            until = float("inf")
+        closed = await self._close_revoked(list(clients))
+        return closed, None if until == float("inf") else until
+
+    async def _close_revoked(self, clients: list[Client]) -> int:
+        """Looks through clients a slice at a time: those who come meanwhile are judged when they come."""
+        closed = 0
+        end = time.monotonic() + SLICE_S
+        for client in clients:
+            credentials = client.credentials
+            if credentials is not None and client.is_connected and self.revocations.covers(credentials):
+                client.connection.close(4410, "token revoked", "token_revoked")
+                closed += 1
+            if time.monotonic() >= end:
+                await asyncio.sleep(0)
+                end = time.monotonic() + SLICE_S
+        return closed
 
 
-async def _after(revising: Awaitable[None], answer: Answer) -> Answer:
+async def _after(revising: Awaitable[Any], answer: Answer) -> Answer:
     await revising
     return answer
+
+
+def _revoked() -> TokenError:
+    return TokenError("token_invalid", "The token was revoked.")
+
+
+def _action_error(error: TokenError) -> ActionError:
+    """`keys_missing` is none of the client's errors: it did nothing wrong, and may try again."""
+    return ActionError("internal" if error.code == "keys_missing" else error.code, error.detail)

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from heartwire.auth import (
     MAX_TOKEN_BYTES,
     Credentials,
-    HmacSecrets,
     TokenVerifier,
-    VerificationKey,
     matches_pattern,
 )
 from heartwire.errors import ConfigError, TokenError
+from heartwire.keyring import KeyRing
+from heartwire.keys import UnfitKey, VerificationKey, secret_keys
+from heartwire.token_cache import TokenCache
 
 SECRET = "a secret of thirty-two bytes ...!"
 OTHER = "another secret, 32 bytes long...!"
@@ -59,8 +60,12 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in merged.items() if value is not ...}
 
 
+def ring(*secrets: str | bytes) -> KeyRing:
+    return KeyRing(secret_keys(secrets))
+
+
 def verifier(*secrets: str | bytes, **options: Any) -> TokenVerifier:
-    return TokenVerifier(secrets or [SECRET], clock=lambda: NOW, **options)
+    return TokenVerifier(ring(*secrets or (SECRET,)), clock=lambda: NOW, **options)
 
 
 def refused(token: str, by: TokenVerifier | None = None) -> TokenError:
@@ -118,9 +123,9 @@ def test_text_forms_hide_claims() -> None:
         assert "u1" in shown
         assert "ann@" not in shown
         assert "private-x" not in shown
-    for holder in (verifier(), *HmacSecrets([SECRET]).find("HS256", None), HmacSecrets([SECRET])):
+    for holder in (verifier(), *ring(SECRET).find("HS256", None), ring(SECRET)):
         assert SECRET not in repr(holder)
-    assert SECRET not in repr(HmacSecrets([SECRET]).find("HS256", None)[0].__rich_repr__())
+    assert SECRET not in repr(ring(SECRET).find("HS256", None)[0].__rich_repr__())
 
 
 # Signatures
@@ -183,16 +188,15 @@ def test_algorithm_confusion(rsa_key: rsa.RSAPrivateKey) -> None:
     public = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     der = rsa_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     for secret in (public, public.decode(), der, json.dumps({"kty": "oct", "k": "AAAA"})):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(UnfitKey) as caught:
             verifier(secret)
-        assert caught.value.option == "jwt_secret"
         assert caught.value.__context__ is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert refused(sign(claims(), public)).code == "token_invalid"
         token = jwt.encode({"sub": "u1", "exp": int(NOW) + 60}, rsa_key, algorithm="RS256")
         assert refused(token).code == "token_invalid"
-        assert HmacSecrets([SECRET]).find("RS256", None) == ()
+        assert ring(SECRET).find("RS256", None) == ()
 
 
 class RecordingSource:
@@ -205,6 +209,15 @@ class RecordingSource:
     def find(self, algorithm: str, key_id: str | None) -> list[VerificationKey]:
         self.asked.append((algorithm, key_id))
         return [self.key]
+
+    def may_learn(self, algorithm: str, key_id: str | None) -> bool:
+        return False
+
+    async def learn(self, timeout_s: float) -> bool:
+        raise AssertionError("nothing can be learned here")
+
+    def __len__(self) -> int:
+        return 1
 
 
 def test_key_source_is_asked_for_configured_algorithms_only() -> None:
@@ -384,7 +397,7 @@ def test_leeway() -> None:
 
 def test_the_clock_is_asked_each_time() -> None:
     time = [NOW]
-    moving = TokenVerifier([SECRET], clock=lambda: time[0])
+    moving = TokenVerifier(ring(SECRET), clock=lambda: time[0])
     token = sign(claims())
     assert moving.verify(token).expires_at == NOW + 60
     time[0] = NOW + 60
@@ -480,33 +493,89 @@ def test_many_brackets_are_not_depth() -> None:
 @pytest.mark.parametrize(
     ("secrets", "options", "option"),
     [
-        ([], {}, "jwt_secret"),
-        ([""], {}, "jwt_secret"),
-        ([b""], {}, "jwt_secret"),
-        (SECRET, {}, "jwt_secret"),
-        ([5], {}, "jwt_secret"),
         ([SECRET], {"algorithms": []}, "jwt_algorithms"),
         ([SECRET], {"algorithms": "HS256"}, "jwt_algorithms"),
         ([SECRET], {"algorithms": ["none"]}, "jwt_algorithms"),
-        ([SECRET], {"algorithms": ["HS256", "RS256"]}, "jwt_algorithms"),
+        ([SECRET], {"algorithms": ["HS256", "ES256K"]}, "jwt_algorithms"),
     ],
 )
 def test_configuration(secrets: Any, options: dict[str, Any], option: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        TokenVerifier(secrets, **options)
+        TokenVerifier(ring(*secrets), **options)
     assert caught.value.option == option
     assert SECRET not in str(caught.value)
 
 
-def test_short_secrets_are_said_once() -> None:
-    assert verifier("x" * 32).warnings == []
-    (one,) = verifier("short").warnings
-    assert one.startswith("The JWT secret is shorter than 32 bytes")
-    (two,) = verifier("short", SECRET, "x" * 31).warnings
-    assert two.startswith("2 of the JWT secrets are shorter")
+def test_short_secrets_raise_no_warning_for_each_token() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert verifier("short").verify(sign(claims(), "short")).user_id == "u1"
+
+
+def test_required_claims() -> None:
+    by = verifier(required_claims=["jti", "email"])
+    assert by.verify(sign(claims(jti="", email=0))).user_id == "u1"
+    for missing in (claims(jti="1"), claims(jti="1", email=None), claims(email="a")):
+        assert refused(sign(missing), by).code == "token_invalid"
+
+
+def test_publish_patterns() -> None:
+    free = verifier().verify(sign(claims()))
+    assert free.publish is None
+    assert free.allows_publish("anything")
+    bound = verifier().verify(sign(claims(publish=["lobby", "private-*"])))
+    assert [bound.allows_publish(name) for name in ("lobby", "private-a", "news")] == [True, True, False]
+    assert not verifier().verify(sign(claims(publish=[]))).allows_publish("lobby")
+    for wrong in ("lobby", [1], {}, True):
+        assert refused(sign(claims(publish=wrong))).code == "token_invalid"
+
+
+# Tokens verified before
+
+
+def cached(limit: int = 100, **options: Any) -> tuple[TokenVerifier, TokenCache]:
+    cache = TokenCache(limit)
+    return TokenVerifier(ring(SECRET), cache=cache, **{"clock": lambda: NOW, **options}), cache
+
+
+def test_a_token_is_verified_once() -> None:
+    by, cache = cached()
+    token = sign(claims())
+    first = by.verify(token)
+    by._jws = None  # type: ignore[assignment]  # nothing is verified with it any more
+    assert by.verify(token) is first
+    assert (cache.hits, cache.misses, len(cache)) == (1, 1, 1)
+    assert token.encode() not in b"".join(cache._young)
+
+
+def test_failures_are_not_kept() -> None:
+    by, cache = cached()
+    for token in (sign(claims(), OTHER), sign(claims(exp=NOW - 1)), "x", "", "\ud800", "x" * 20_000):
+        refused(token, by)
+    assert len(cache) == 0
+
+
+def test_what_is_kept_ends_with_the_token() -> None:
+    time = [NOW]
+    by, _ = cached(clock=lambda: time[0], leeway_s=5)
+    token = sign(claims(exp=NOW + 60))
+    by.verify(token)
+    time[0] = NOW + 64.9
+    by.verify(token)
+    time[0] = NOW + 65
+    assert refused(token, by).code == "token_expired"
+
+
+def test_new_keys_empty_the_cache() -> None:
+    keys = ring(SECRET)
+    cache = TokenCache(100)
+    keys.on_change(cache.clear)
+    by = TokenVerifier(keys, cache=cache, clock=lambda: NOW)
+    token = sign(claims())
+    by.verify(token)
+    keys.replace_own(secret_keys([OTHER]))
+    assert len(cache) == 0
+    assert refused(token, by).code == "token_invalid"
 
 
 def test_payload_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -602,7 +671,10 @@ JSON = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["sub", "exp", "nbf", "iat", "aud", "iss", "jti", "username", "channels", "x"]), JSON
+        st.sampled_from(
+            ["sub", "exp", "nbf", "iat", "aud", "iss", "jti", "username", "channels", "publish", "x"]
+        ),
+        JSON,
     ),
     st.dictionaries(st.sampled_from(["alg", "kid", "crit", "b64", "typ", "x"]), JSON),
 )

@@ -140,6 +140,7 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
 ) -> None:
     for name in ("jwt_secret_file", "api_key_file"):
         (tmp_path / name).write_text("from-a-file")
+    texts = {"origin": "https://x.example", "path": "/other", "jwks_url": "https://x.example/keys"}
     samples = {
         "flag": not field.default,
         "integer": 17,
@@ -147,7 +148,7 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
         "duration": 20.5,
         "choice": field.choices[-1:] and field.choices[-1],
         "path": str(tmp_path / field.name),
-        "text": {"origin": "https://x.example", "path": "/other"}.get(field.name, "word"),
+        "text": texts.get(field.name, "word"),
     }
     value = samples[field.kind]
     text = str(value).lower() if field.kind == "flag" else str(value)

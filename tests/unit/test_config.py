@@ -29,7 +29,7 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert (config.ping_interval, config.ping_timeout, config.close_timeout) == (30, 60, 5)
     assert (config.handshake_timeout, config.auth_timeout, config.message_timeout) == (10, 10, 60)
     assert (config.drain_delay, config.drain_window, config.drain_timeout) == (5, 30, 60)
-    assert (config.auth, config.reject, config.jwt_algorithms) == ("handshake", "status", ("HS256",))
+    assert (config.auth, config.reject) == ("handshake", "status")
     assert (config.query_token, config.welcome, config.allow_no_exp, config.keep_request) == (1, 1, 0, 0)
     assert (config.backlog, config.handler_timeout, config.token_grace) == (4096, 30, 0)
 
@@ -88,8 +88,10 @@ def test_sizes(text: object, size: int) -> None:
         ("welcome", "maybe", "true or false"),
         ("welcome", 1, "true or false"),
         ("auth", "none", "one of handshake, message, optional"),
-        ("jwt_algorithms", ["none"], "one or more of HS256, HS384, HS512"),
-        ("jwt_algorithms", ["HS256", "RS256"], "one or more of HS256, HS384, HS512"),
+        ("jwt_algorithms", ["none"], "one or more of HS256, HS384, HS512, RS256"),
+        ("jwt_algorithms", ["HS256", "RS257"], "one or more of HS256, HS384, HS512"),
+        ("jwks_url", "ftp://id.example.com/keys", "an address such as https://"),
+        ("jwks_url", "https://user:word@id.example.com/keys", "an address such as https://"),
         ("jwt_secret", "", "text that is not empty"),
         ("jwt_secret", ["good", 5], "text that is not empty"),
         ("jwt_secret", b"bytes", "text that is not empty"),

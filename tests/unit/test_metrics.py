@@ -15,11 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from heartwire._core.fanout import Frame, fan_out
 from heartwire._core.session import Session
 from heartwire.closing import CAUSES
+from heartwire.config import ServerConfig
 from heartwire.errors import ConnectionClosed
 from heartwire.exposition import Exposition
 from heartwire.metrics import Metrics
 from heartwire.registry import Registry
+from heartwire.revocation import Revocations
 from heartwire.testing import PING, ManualClock
+from heartwire.verification import Verification
 from pair import Pair
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -164,7 +167,8 @@ def test_labels_are_bounded() -> None:
 
 
 def exposition(pair: Pair, metrics: Metrics | None = None) -> Exposition:
-    return Exposition(pair.engine, Registry(), metrics or Metrics())
+    verification = Verification(ServerConfig(jwt_secret=("x" * 32,), jwks_url="https://id.example.com/keys"))
+    return Exposition(pair.engine, Registry(), metrics or Metrics(), verification, Revocations(1))
 
 
 def test_totals_are_those_of_the_engine() -> None:

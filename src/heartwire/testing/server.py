@@ -52,7 +52,7 @@ class BackgroundServer:
         if not secrets:
             raise ValueError("the server has no jwt_secret: give it one, or none of `server` and `auth`")
         now = int(time.time())
-        algorithm = self.server.config.jwt_algorithms[0]
+        algorithm = self.server.config.signing_algorithm()
         return jwt.encode({"sub": sub, "exp": now + ttl, "iat": now, **claims}, secrets[0], algorithm)
 
     def target(self, token: str | None = None) -> str:

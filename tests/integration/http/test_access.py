@@ -29,6 +29,7 @@ CALLS = {  # each with the scope it needs
     ("POST", "/api/users/x/disconnect"): "admin",
     ("POST", "/api/users/x/channels/y"): "admin",
     ("DELETE", "/api/users/x/channels/y"): "admin",
+    ("POST", "/api/tokens/revoke"): "admin",
 }
 KEY_OF = {"read": READER, "publish": SENDER, "admin": BOSS}
 KEYLESS = {("GET", "/health"), ("GET", "/ready")}

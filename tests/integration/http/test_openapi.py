@@ -19,7 +19,7 @@ from integration.http.api import FULL, KEYS, Api
 
 NOBODY: Any = None  # the calls are described here, not made
 MONITOR = Monitor(NOBODY, NOBODY, NOBODY, lambda: None)
-API = HttpApi(NOBODY, NOBODY, NOBODY, (), False, lambda: None, MONITOR)
+API = HttpApi(NOBODY, NOBODY, NOBODY, (), False, lambda: None, MONITOR, NOBODY)
 SCHEMA = schemathesis.openapi.from_dict(document(API.endpoints))
 
 
@@ -54,7 +54,7 @@ async def test_the_document_is_served(api: Api) -> None:
 
 def test_every_field_of_a_request_is_described() -> None:
     kinds = {kind for call in API.endpoints for kind in (call.body, call.query) if kind is not None}
-    assert len(kinds) == 5
+    assert len(kinds) == 6
     for kind in kinds:
         for name, meta in described(kind).items():
             assert meta.description, (kind, name)
@@ -73,4 +73,4 @@ def test_what_the_document_says() -> None:
     assert (limit["name"], limit["in"], limit["schema"]["maximum"]) == ("limit", "query", 1000)
     assert paths["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
     identifiers = [operation["operationId"] for path in paths.values() for operation in path.values()]
-    assert len(set(identifiers)) == len(identifiers) == 16
+    assert len(set(identifiers)) == len(identifiers) == 17
