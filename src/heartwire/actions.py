@@ -169,9 +169,7 @@ class Actions:
         """Private and presence channels: the claim, or the application's word; refused without either."""
         if self._authorize is not None:
             return self._ask(client, verb, name)
-        if kind_of(name) == "public":
-            return True
-        return client.credentials is not None and client.credentials.allows_channel(name)
+        return claims_allow(client, verb, name)
 
     def _ask(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:
         assert self._authorize is not None
@@ -248,6 +246,15 @@ class Actions:
         """Sends `member_joined` or `member_left` to the other members."""
         data = {"user_id": client.user_id, "username": client.username, "data": metadata}
         send_to(channel.members, encode_event(event, data, channel=channel.name), client)
+
+
+def claims_allow(client: Client, verb: str, name: str) -> bool:
+    """Whether a client may "join" or "publish" by its token; that it is a member is asked for elsewhere."""
+    if verb == "publish":
+        return client.credentials is not None and client.credentials.allows_publish(name)
+    if kind_of(name) == "public":
+        return True
+    return client.credentials is not None and client.credentials.allows_channel(name)
 
 
 CHANNEL_EXPECTED: Final = "1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : /"

@@ -274,6 +274,8 @@ class Admission:
         self.open += 1
         self._dispatcher.metrics.connects += 1
         self._dispatcher.registry.add(client)
+        if self._dispatcher.webhooks is not None:
+            self._dispatcher.webhooks.client_connected(client)
         if conn.special & GATED:
             conn.set_due("opening", self._config.auth_timeout)
         if credentials is not None and credentials.expires_at is not None:

@@ -95,6 +95,12 @@ def problems(settings: Mapping[str, Setting]) -> list[ConfigError]:
             ServerConfig.from_kwargs(**{name: setting.value})
         except ConfigError as error:
             found.append(ConfigError(setting.source, error.message))
+    if not found:
+        try:
+            ServerConfig.from_kwargs(**{name: s.value for name, s in settings.items()}).check_hooks()
+        except ConfigError as error:
+            where = settings[error.option].source if error.option in settings else error.option
+            found.append(ConfigError(where, error.message))
     mode = settings["auth"].value if "auth" in settings else "handshake"
     if mode != "optional" and not _KEY_OPTIONS & settings.keys():
         found.append(
@@ -110,7 +116,7 @@ def problems(settings: Mapping[str, Setting]) -> list[ConfigError]:
 
 def serve(config: ServerConfig, prog: str) -> int:
     """Runs a server until it is told to stop; returns the exit status."""
-    configure_logging(config.log_level, config.log_format)
+    configure_logging(config.log_level, config.log_format, config.log_connections)
     _raise_descriptor_limit()
     from heartwire.server import Server  # late: `--help` and `check` should not load all of it
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,11 +36,13 @@ _ALIVE = "Heartbeat and timeouts"
 _LIMITS = "Limits"
 _DRAIN = "Draining"
 _HTTP = "HTTP API"
+_HOOKS = "Hooks"
 _RUN = "Running"
 
 _DAY: Final = 86400.0
 _GIB: Final = 1 << 30
 _KEPT_DESCRIPTORS: Final = 256
+_WEBHOOK_KEY_LEAST: Final = 24  # bytes, as Standard Webhooks says
 
 _HOST = Pattern(r"[^\s/]+", "a host name or an IP address, such as 127.0.0.1, 0.0.0.0 or ::")
 _PATH = Pattern(r"/[^\s?#%\x00-\x1f\x7f-\U0010ffff]*", "a path such as /ws, without query, fragment or %")
@@ -54,6 +57,19 @@ _API_KEY = Pattern(
     r"[A-Za-z0-9_.-]+:(read|publish|admin)(\+(read|publish|admin))*:[!-~]+|[!-9;-~]+",
     "a key, or name:scopes:key with scopes of read, publish and admin joined by +",
 )
+
+_HOOK_URL = Pattern(
+    r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[!-\"$-~]*)?(\?[!-\"$-~]*)?",
+    "a URL such as https://backend.example/hooks, without user, password and fragment",
+)
+_CHANNELS = Pattern(
+    r"[A-Za-z0-9_\-=@,.;:/*]{1,200}", "the name of a channel, in which * stands for any text: private-*"
+)
+
+WebhookEvent = Literal[
+    "client_connected", "client_authenticated", "client_disconnected", "channel_occupied", "channel_vacated",
+    "member_joined", "member_left", "message",
+]  # fmt: skip
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,12 +290,70 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Annotated[Path | None, Option(
         _HTTP, "File with further keys, one a line.",
         "Flags are visible to other users of the machine, files need not be.")] = None
+    webhook_url: Annotated[str | None, Option(
+        _HOOKS, "Where events are sent by POST, in signed batches.",
+        "Most servers are asked, by the HTTP API, and tell nobody.", pattern=_HOOK_URL, secret=True)] = None
+    webhook_secret: Annotated[str | None, Option(
+        _HOOKS, "Secret that signs what is sent to `webhook_url` and `authorize_url`: text, or `whsec_` and "
+        "base64.",
+        "Nobody should act on an event that anybody could have sent.", secret=True)] = None
+    webhook_secret_file: Annotated[Path | None, Option(
+        _HOOKS, "File that holds the secret.",
+        "Flags are visible to other users of the machine, files need not be.")] = None
+    webhook_events: Annotated[tuple[WebhookEvent, ...], Option(
+        _HOOKS, "Events that are sent; `message` is what neither an action nor a handler claims.",
+        "Whoever wants fewer says which.")] = (
+            "client_connected", "client_authenticated", "client_disconnected", "channel_occupied",
+            "channel_vacated", "member_joined", "member_left", "message")
+    webhook_batch: Annotated[int, Option(
+        _HOOKS, "Most events of one request.",
+        "Enough that a request costs little for each event, few enough to be handled in one go.",
+        low=1, high=10000)] = 100
+    webhook_delay: Annotated[float, Option(
+        _HOOKS, "How long an event waits for others to go with.",
+        "Nobody notices, and a burst becomes a few requests.", unit="s", low=0, high=60)] = 0.1
+    webhook_timeout: Annotated[float, Option(
+        _HOOKS, "Time for the answer to one request.",
+        "A receiver that takes longer should put events into a queue of its own.",
+        unit="s", low=0.05, high=600)] = 10.0
+    webhook_retry: Annotated[float, Option(
+        _HOOKS, "How long a batch is tried again, before it is dropped and the next one's turn comes.",
+        "A deployment of the receiver, with room.", unit="s", low=0, high=_DAY)] = 300.0
+    webhook_queue: Annotated[int, Option(
+        _HOOKS, "Most events that wait; further ones are dropped and counted.",
+        "Bounds what a receiver that is down can cost.", low=1, high=1 << 24)] = 10000
+    webhook_queue_size: Annotated[int, Option(
+        _HOOKS, "Most bytes of events that wait.",
+        "As above, where events are large.", unit="bytes", low=1024, high=_GIB)] = 16 << 20
+    webhook_flush: Annotated[float, Option(
+        _HOOKS, "How long the server, once its clients are gone, waits for events to be delivered.",
+        "A few requests; longer only keeps a server from ending whose receiver is down.",
+        unit="s", low=0, high=3600)] = 5.0
+    authorize_url: Annotated[str | None, Option(
+        _HOOKS, "Asked by POST whether a client may join or publish; then the token's claims are not.",
+        "Claims decide without a request.", pattern=_HOOK_URL, secret=True)] = None
+    authorize_channels: Annotated[tuple[str, ...], Option(
+        _HOOKS, "Channels that `authorize_url` is asked about; * stands for any text.",
+        "Public channels are for everybody.", pattern=_CHANNELS)] = ("private-*", "presence-*")
+    authorize_verbs: Annotated[tuple[Literal["join", "publish"], ...], Option(
+        _HOOKS, "What it is asked about.",
+        "Both, so that nothing is open by oversight. `join` alone spares a request for each message: who is "
+        "not a member cannot publish in these channels.")] = ("join", "publish")
+    authorize_timeout: Annotated[float, Option(
+        _HOOKS, "Time for its answer.",
+        "A person waits for it; messages of that client wait too.", unit="s", low=0.05, high=60)] = 2.0
+    authorize_fail: Annotated[Literal["closed", "open"], Option(
+        _HOOKS, "What it means if there is no answer: refused, or allowed.",
+        "A backend that is down must not open what is private.")] = "closed"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Option(
         _RUN, "Least important messages that are logged.",
         "Connections that come and go are the daily life of a server, told at debug.")] = "info"
     log_format: Annotated[Literal["text", "json"], Option(
         _RUN, "Log lines for people, or one JSON object a line.",
         "The first reader is a person.")] = "text"
+    log_connections: Annotated[bool, Option(
+        _RUN, "Log the end of each connection, whatever the level.",
+        "A busy server closes thousands a second; metrics count them by cause.")] = False
     loop: Annotated[Literal["auto", "asyncio", "uvloop"], Option(
         _RUN, "Event loop; `auto` takes uvloop if it is installed.",
         "Whoever installs uvloop wants it used.")] = "auto"
@@ -294,6 +368,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         self._check_build()
         self.jwt_secrets()
         self.api_keys()
+        self.webhook_key()
 
     def _check_build(self) -> None:
         """Nothing is asked for that this build of the package cannot do."""
@@ -345,6 +420,45 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         texts = self.api_key + _lines("api_key_file", FIELDS["api_key"], self.api_key_file)
         return tuple(map(ApiKey.parse, texts))
 
+    def webhook_key(self) -> bytes:
+        """The key that signs what hooks send, read again at each call; b"" if none is given.
+
+        Raises:
+            ConfigError: there are two, or it is no key, or too short.
+        """
+        field = FIELDS["webhook_secret"]
+        given = () if self.webhook_secret is None else (self.webhook_secret,)
+        secrets = given + _lines("webhook_secret_file", field, self.webhook_secret_file)
+        if not secrets:
+            return b""
+        if len(secrets) > 1:
+            wrong = "one secret signs: in webhook_secret, or as the one line of webhook_secret_file"
+            raise ConfigError("webhook_secret", wrong)
+        text = secrets[0]
+        if text.startswith("whsec_"):
+            try:
+                key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+            except ValueError:
+                raise ConfigError("webhook_secret", "what follows `whsec_` must be base64") from None
+        else:
+            key = text.encode("utf-8", "surrogateescape")
+        if len(key) < _WEBHOOK_KEY_LEAST:
+            wrong = f"it must be at least {_WEBHOOK_KEY_LEAST} bytes: take 32 random ones"
+            raise ConfigError("webhook_secret", wrong)
+        return key
+
+    def check_hooks(self) -> None:
+        """What two options say only together.
+
+        Raises:
+            ConfigError: a hook is configured, and no secret that signs its requests.
+        """
+        if not self.webhook_key():
+            for name in ("webhook_url", "authorize_url"):
+                if getattr(self, name) is not None:
+                    wrong = "its requests are signed: webhook_secret or webhook_secret_file is needed"
+                    raise ConfigError(name, wrong)
+
     def connection_limit(self) -> int:
         """`max_connections`, or what the soft limit on descriptors leaves as it is now."""
         if self.max_connections is not None:
@@ -395,11 +509,12 @@ def _lines(name: str, field: Field, path: Path | None) -> tuple[str, ...]:
         raise ConfigError(name, f"cannot read the file: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(name, "the file is not UTF-8 text") from None
-    values = []
+    values: list[str] = []
     for number, line in enumerate(lines, 1):
         if text := line.rstrip("\r"):
             try:
-                values.extend(field.parse(text))
+                value = field.parse(text)
+                values.extend(value if field.repeatable else (value,))
             except ValueError as error:
                 raise ConfigError(name, f"line {number}: {error}") from None
     if not values:

@@ -18,8 +18,10 @@ import msgspec
 from heartwire._core.json_reader import JsonReader
 from heartwire.actions import Actions, bad_field
 from heartwire.client import GATED
+from heartwire.endings import log_ending
 from heartwire.errors import ActionError, ConnectionClosed
 from heartwire.json_codec import encode_value
+from heartwire.logs import RateLimited
 from heartwire.messages import Envelope, encode_event
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from heartwire.heartbeat import Heartbeat, Reason
     from heartwire.metrics import Metrics
     from heartwire.registry import Registry
+    from heartwire.webhooks import Webhooks
 
 __all__ = ["Dispatcher"]
 
@@ -51,12 +54,14 @@ class Dispatcher(JsonReader):
     admission: Admission
     actions: Actions
     tasks: HandlerTasks
+    webhooks: Webhooks | None = None
 
     def __init__(self) -> None:
         self.decode = msgspec.json.Decoder().decode
         self.decode_envelope = msgspec.json.Decoder(Envelope).decode
         self.encode = encode_value
         self.invalid = msgspec.ValidationError
+        self.log = RateLimited(logger)
 
     def apply(self, config: ServerConfig) -> None:
         """Takes over the limits and times of a configuration."""
@@ -99,10 +104,9 @@ class Dispatcher(JsonReader):
         if client is None:
             return
         self.metrics.disconnects[conn.cause or "peer_gone"] += 1
-        logger.debug(
-            "client %s disconnected: cause=%s code=%d", client.id, conn.cause, conn.code,
-            extra={"client_id": client.id, "cause": conn.cause, "code": conn.code},
-        )  # fmt: skip
+        log_ending(client)
+        if self.webhooks is not None:
+            self.webhooks.client_disconnected(client)
         if client.running:
             self.tasks.cancel_later(client)
         else:
@@ -118,19 +122,19 @@ class Dispatcher(JsonReader):
         try:
             result = handler(client, cause)
         except Exception:
-            logger.exception("on_disconnect failed for client %s", client.id)
+            self.log.exception("on_disconnect failed for client %s", client.id)
         else:
             if inspect.isawaitable(result):
                 task = asyncio.ensure_future(result, loop=self.tasks.loop)
                 self.tasks.keep(task)
-                task.add_done_callback(functools.partial(self._told, client))
+                task.add_done_callback(functools.partial(self._disconnect_told, client))
                 return
         client.state = client.request = None
 
-    def _told(self, client: Client, task: asyncio.Task[Any]) -> None:
+    def _disconnect_told(self, client: Client, task: asyncio.Task[Any]) -> None:
         client.state = client.request = None
         if not task.cancelled() and task.exception() is not None:
-            logger.error("on_disconnect failed for client %s", client.id, exc_info=task.exception())
+            self.log.error("on_disconnect failed for client %s", client.id, exc_info=task.exception())
 
     def on_ping_stopped(self, conn: Connection, reason: Reason, error: OSError | None) -> None:
         if conn.owner is not None:
@@ -141,7 +145,7 @@ class Dispatcher(JsonReader):
             conn.close(4408, "read deadline", "read_deadline")
         elif which == "handler":
             client: Client = conn.owner
-            logger.warning("a handler of client %s did not end within its time and is cancelled", client.id)
+            self.log.warning("a handler of client %s did not end within its time and is cancelled", client.id)
             conn.close(1011, "handler timeout", "handler_timeout")
             self.tasks.cancel(client)
         else:
@@ -149,7 +153,7 @@ class Dispatcher(JsonReader):
 
     def on_failure(self, conn: Connection, error: Exception) -> None:
         """A bug of ours: the connection ends, the process goes on."""
-        logger.error("internal error on a connection", exc_info=error)
+        self.log.error("internal error on a connection", exc_info=error)
         conn.close(1011, "internal error", "handler_error")
 
     # -------------------------------------------------------------- messages
@@ -243,6 +247,8 @@ class Dispatcher(JsonReader):
 
     def on_unclaimed(self, client: Client, value: Any) -> bool:
         """JSON that neither an action nor `on_message` wants."""
+        if self.webhooks is not None and self._told(client, value):
+            return False
         if not isinstance(value, dict):
             self.error(client, bad_field("message", value, "a JSON object", '{"action": "ping"}'), None)
             return False
@@ -257,6 +263,23 @@ class Dispatcher(JsonReader):
         reply_to = message_id if _valid_id(message_id) else None
         self.error(client, ActionError("unknown_action", detail), reply_to)
         return False
+
+    def _told(self, client: Client, value: Any) -> bool:
+        """Tells the backend of a message. False: it does not want any."""
+        assert self.webhooks is not None
+        message_id = value.get("id") if isinstance(value, dict) else None
+        try:
+            if not self.webhooks.message(client, value):
+                return False
+        except OverflowError as full:
+            wrong = ActionError("internal", f"the message was not passed on: {full}")
+        except ValueError:
+            wrong = ActionError("bad_message", "the message cannot be passed on: a number in it is too long")
+        else:
+            client.connection.errors_in_a_row = 0
+            return True
+        self.error(client, wrong, message_id if _valid_id(message_id) else None)
+        return True
 
     def on_bad_json(self, client: Client, detail: str) -> None:
         self.metrics.bad_json += 1
@@ -273,7 +296,7 @@ class Dispatcher(JsonReader):
         if isinstance(error, ConnectionClosed):
             return  # it used a connection that has gone: an ordinary end
         if not isinstance(error, ActionError):
-            logger.error("a handler failed for client %s", client.id, exc_info=error)
+            self.log.error("a handler failed for client %s", client.id, exc_info=error)
             if not self.speaks_json:
                 client.connection.close(1011, "handler failed", "handler_error")
                 return

@@ -34,7 +34,7 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from heartwire._core.engine import Engine
-    from heartwire.metrics import Metrics
+    from heartwire.metrics import HookFigures, Metrics
     from heartwire.registry import Registry
     from heartwire.revocation import Revocations
     from heartwire.verification import Verification
@@ -135,6 +135,7 @@ class Exposition(Collector):
         yield CounterMetricFamily(
             "heartwire_json_decode_failures", "Text messages that were no JSON.", metrics.bad_json
         )
+        yield from _hooks(metrics.hooks)
         refused = CounterMetricFamily(
             "heartwire_handshake_refusals",
             "Handshakes refused, by HTTP status and code.",
@@ -170,6 +171,22 @@ class Exposition(Collector):
                 "heartwire_jwks_fetched_timestamp_seconds", "When keys came last, Unix time; 0: never.",
                 remote.fetched_at or 0,
             )  # fmt: skip
+
+
+def _hooks(hooks: HookFigures) -> Iterator[Metric]:
+    yield GaugeMetricFamily("heartwire_webhook_queue_events", "Events that wait to be sent.", hooks.queued)
+    yield GaugeMetricFamily("heartwire_webhook_queue_bytes", "Bytes of them.", hooks.queued_bytes)
+    yield CounterMetricFamily(
+        "heartwire_webhook_events_delivered", "Events that the receiver took.", hooks.delivered
+    )
+    yield _by("heartwire_webhook_events_dropped", "Events not delivered, by reason.", "reason", hooks.dropped)
+    yield _by(
+        "heartwire_webhook_requests", "Requests to the webhook, by outcome.", "outcome", hooks.requests
+    )
+    yield _by(
+        "heartwire_authorize_requests", "Requests to the authorization hook, by answer.",
+        "answer", hooks.answers,
+    )  # fmt: skip
 
 
 def _process() -> Iterator[Metric]:

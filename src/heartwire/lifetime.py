@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 import signal
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,6 +20,7 @@ from heartwire.listeners import notify_systemd
 if TYPE_CHECKING:
     from heartwire._core.engine import Engine
     from heartwire.admission import Admission
+    from heartwire.authorization_hook import AuthorizationHook
     from heartwire.client import Client
     from heartwire.config import ServerConfig
     from heartwire.handler_tasks import HandlerTasks
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from heartwire.listeners import Listeners
     from heartwire.registry import Registry
     from heartwire.verification import Verification
+    from heartwire.webhooks import Webhooks
 
 __all__ = ["Lifetime", "loop_factory"]
 
+LAG_EVERY_S: Final = 1.0
 SHUTDOWN_SPREAD_MS: Final = 3000  # the most a client is told to wait after a shutdown without a drain
 
 logger = logging.getLogger("heartwire")
@@ -51,6 +55,7 @@ class Lifetime:
     listeners: Listeners
     http: HttpServer
     verification: Verification | None
+    hooks: tuple[Webhooks | AuthorizationHook, ...] = ()
 
     def __init__(self, config: ServerConfig, registry: Registry, heartbeat: Heartbeat) -> None:
         self._config = config
@@ -66,17 +71,32 @@ class Lifetime:
         Raises:
             OSError: the address cannot be had.
         """
+        for hook in self.hooks:
+            hook.start()
         try:
             await self.http.start()
             await self.listeners.open()
         except BaseException:
             await self.http.stop()
+            await self._stop_hooks()
             self.state = "stopped"
             raise
         if self.verification is not None:
             self.verification.start()
         self._ended = asyncio.Event()
         self.state = "running"
+        self._measure_lag()
+
+    def _measure_lag(self) -> None:
+        """Once a second: how late does the loop call? Without clients no deadline tells."""
+        due = time.monotonic() + LAG_EVERY_S
+
+        def wake() -> None:
+            if self.state != "stopped":
+                self.engine.note_lag(time.monotonic() - due)
+                self._measure_lag()
+
+        self._lag_timer = asyncio.get_running_loop().call_later(LAG_EVERY_S, wake)
 
     def not_ready(self) -> str | None:
         """Why new clients should not come here, or None if they should."""
@@ -156,12 +176,14 @@ class Lifetime:
         for client in list(self._registry.clients.values()):
             self._let_go(client, 1001, "shutdown", SHUTDOWN_SPREAD_MS)
         await self._wait_for_clients()
+        await self._stop_hooks()  # they were told of every end by now
         self.state = "stopped"
         if self.verification is not None:
             await self.verification.stop()
         await self.http.stop()
         self.listeners.stop()
         self.engine.stop()
+        self._lag_timer.cancel()
         assert self._ended is not None
         self._ended.set()
 
@@ -174,6 +196,10 @@ class Lifetime:
         self.listeners.abort_all()
         await asyncio.sleep(0)
         await self.tasks.wait()
+
+    async def _stop_hooks(self) -> None:
+        for hook in self.hooks:
+            await hook.stop()
 
     async def wait_closed(self) -> None:
         """Waits until the server has stopped."""

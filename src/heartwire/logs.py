@@ -152,12 +152,17 @@ class _Kind:
         self.suppressed = 0
 
 
-def configure_logging(level: str, form: Literal["text", "json"]) -> None:
-    """Sends all logging to stderr: heartwire's from `level` up, that of libraries from WARNING up."""
+def configure_logging(level: str, form: Literal["text", "json"], connections: bool = False) -> None:
+    """Sends all logging to stderr: heartwire's from `level` up, that of libraries from WARNING up.
+
+    Args:
+        connections: the end of each connection is told whatever the level.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("heartwire").setLevel(level.upper())
+    logging.getLogger("heartwire.connections").setLevel(logging.DEBUG if connections else logging.NOTSET)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-__all__ = ["Metrics"]
+__all__ = ["HookFigures", "Metrics"]
 
 LABELS_MOST: Final = 100
 
@@ -23,10 +23,28 @@ class LabelCounter(Counter[str]):
             super().__setitem__("other", self["other"] + count)
 
 
+class HookFigures:
+    """What the hooks of one server count."""
+
+    __slots__ = ("answers", "delivered", "dropped", "queued", "queued_bytes", "requests")
+
+    def __init__(self) -> None:
+        self.queued = 0
+        """Events that wait, those under way included."""
+        self.queued_bytes = 0
+        self.delivered = 0
+        self.dropped: Counter[str] = Counter(queue_full=0, refused=0, gave_up=0, shutdown=0)
+        """Events that were not delivered, by reason."""
+        self.requests: Counter[str] = Counter(ok=0, refused=0, busy=0, timeout=0, unreachable=0)
+        """Requests to `webhook_url`, by outcome."""
+        self.answers: Counter[str] = Counter(allowed=0, denied=0, failed=0)
+        """Requests to `authorize_url`, by answer."""
+
+
 class Metrics:
     """What one server counts. Written by the loop's thread; reading from others sees a recent value."""
 
-    __slots__ = ("bad_json", "connects", "disconnects", "errors", "ping_stopped", "refusals")
+    __slots__ = ("bad_json", "connects", "disconnects", "errors", "hooks", "ping_stopped", "refusals")
 
     def __init__(self) -> None:
         self.connects = 0
@@ -39,3 +57,4 @@ class Metrics:
         self.errors: Counter[str] = LabelCounter()
         """`error` events sent, by code."""
         self.bad_json = 0
+        self.hooks = HookFigures()

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from heartwire._core.engine import Engine
-from heartwire.actions import Actions
+from heartwire.actions import Actions, Authorize, claims_allow
 from heartwire.admission import Admission
+from heartwire.authorization_hook import AuthorizationHook
 from heartwire.client import Client
 from heartwire.config import ServerConfig
 from heartwire.dispatch import Dispatcher
+from heartwire.errors import ConfigError
 from heartwire.exposition import Exposition
 from heartwire.handler_tasks import HandlerTasks
 from heartwire.handlers import Handlers
@@ -32,6 +34,7 @@ from heartwire.monitor import Monitor
 from heartwire.registry import Channel, Registry, Users, send_to
 from heartwire.tokens import Tokens
 from heartwire.verification import Verification
+from heartwire.webhooks import Webhooks
 
 __all__ = ["Server"]
 
@@ -53,6 +56,7 @@ class Server:
 
     def __init__(self, **options: Any) -> None:
         self.config = ServerConfig.from_kwargs(**options)
+        self.config.check_hooks()
         self._verification = Verification.of(self.config)
         self.metrics = Metrics()
         self._handlers = Handlers()
@@ -250,10 +254,11 @@ class Server:
         tokens = Tokens(config, self._verification, dispatcher)
         self._admission = Admission(config, tokens, dispatcher, lambda conn: self._http.take(conn))
         dispatcher.admission = self._admission
+        authorize = self._wire_hooks(dispatcher)
         dispatcher.actions = Actions(
             self._registry,
             tokens.authenticate,
-            self._handlers.authorize,
+            authorize,
             config.max_channels_per_client,
         )
         self._listeners = Listeners(config, self._engine, dispatcher)
@@ -279,6 +284,20 @@ class Server:
         lifetime.http = self._http
         lifetime.verification = self._verification
         await lifetime.begin()
+
+    def _wire_hooks(self, dispatcher: Dispatcher) -> Authorize | None:
+        """Makes the hooks that are configured; returns who decides on joins and publishes, if not claims."""
+        config, figures = self.config, self.metrics.hooks
+        if config.webhook_url is not None:
+            dispatcher.webhooks = Webhooks(config, figures)
+            self._lifetime.hooks += (dispatcher.webhooks,)
+        authorize: Authorize | None = self._handlers.authorize
+        if config.authorize_url is not None:
+            if authorize is not None:
+                raise ConfigError("authorize_url", "@server.authorize decides already: use one of the two")
+            authorize = hook = AuthorizationHook(config, figures, claims_allow)
+            self._lifetime.hooks += (hook,)
+        return authorize
 
     async def drain(self) -> None:
         """Sends every client away in an orderly way, then stops: what SIGTERM does (protocol.md 7).

@@ -102,6 +102,8 @@ class Tokens:
         client.credentials = credentials
         if before is None:
             self._dispatcher.registry.add_user(client)
+            if self._dispatcher.webhooks is not None:
+                self._dispatcher.webhooks.client_authenticated(client)
         conn = client.connection
         conn.special &= ~GATED
         conn.set_due("opening", None)

@@ -141,6 +141,9 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
     for name in ("jwt_secret_file", "api_key_file"):
         (tmp_path / name).write_text("from-a-file")
     texts = {"origin": "https://x.example", "path": "/other", "jwks_url": "https://x.example/keys"}
+    texts["webhook_secret"] = "at least twenty-four bytes"
+    (tmp_path / "webhook_secret_file").write_text(texts["webhook_secret"])
+    texts |= dict.fromkeys(("webhook_url", "authorize_url"), "https://x.example/y?z=1")
     samples = {
         "flag": not field.default,
         "integer": 17,
@@ -154,6 +157,8 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
     text = str(value).lower() if field.kind == "flag" else str(value)
     base = [] if field.name in ("jwt_secret", "auth") else ["--jwt-secret", "s"]
     base += ["--jwt-secret", "s"] if field.name == "auth" else []
+    if field.name in ("webhook_url", "authorize_url"):
+        base += ["--webhook-secret", "s" * 24]
     if field.kind == "flag":
         flag = [field.flag if value else field.flag.replace("--", "--no-", 1)]
     else:

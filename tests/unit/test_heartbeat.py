@@ -19,6 +19,7 @@ from heartwire.heartbeat import Heartbeat
 from heartwire.metrics import Metrics
 from heartwire.registry import Registry
 from heartwire.testing import CLOSE, PING, PONG, TEXT, Frame, build_frame
+from heartwire.tokens import Tokens
 from pair import Pair
 
 # ------------------------------------------------------------------ the four lines
@@ -38,9 +39,10 @@ def wired() -> Dispatcher:
     dispatcher.registry = Registry()
     dispatcher.metrics = Metrics()
     dispatcher.heartbeat = Heartbeat(dispatcher.metrics)
-    dispatcher.admission = Admission(config, None, dispatcher, lambda conn: None)
+    tokens = Tokens(config, None, dispatcher)
+    dispatcher.admission = Admission(config, tokens, dispatcher, lambda conn: None)
     dispatcher.actions = Actions(
-        dispatcher.registry, dispatcher.admission.authenticate, None, config.max_channels_per_client
+        dispatcher.registry, tokens.authenticate, None, config.max_channels_per_client
     )
     return dispatcher
 

@@ -29,6 +29,8 @@ LAYERS = (
     ("listeners",),
     ("registry", "handlers"),
     ("client",),
+    ("endings", "webhook_delivery"),
+    ("webhooks", "authorization_hook"),
     ("actions", "handler_tasks"),
     ("tokens",),
     ("admission", "dispatch"),

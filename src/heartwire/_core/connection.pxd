@@ -47,6 +47,7 @@ cdef class Connection(Endpoint):
     cdef uint32_t messages_in
     cdef uint32_t messages_out
     cdef uint32_t opened_ms
+    cdef uint32_t last_tx               # engine.now_ms when the kernel last took bytes
     cdef readonly double opened_at      # Unix time, 0 before it was OPEN
     cdef int failure                    # errno that ended it, 0: none
     cdef list drain_waiters             # futures, None while nobody waits

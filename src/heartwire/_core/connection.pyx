@@ -541,6 +541,8 @@ cdef class Connection(Endpoint):
         """n bytes were taken by the kernel: the heartbeat and the write deadline follow."""
         cdef bint blocked = hw_state_has(&self.c.state, HW_WRITE_BLOCKED)
         self.engine.totals.bytes_out += n
+        if n:
+            self.last_tx = self.engine.now_ms
         if self.c.ping_end and self.c.sent >= self.c.ping_end:
             self.ping_left()
         if blocked:
@@ -735,7 +737,7 @@ cdef class Connection(Endpoint):
         self.owner = owner
         self.was_open = True
         self.c.due[HW_DUE_OPENING] = 0
-        self.opened_ms = engine.now_ms
+        self.opened_ms = self.last_tx = engine.now_ms
         self.opened_at = time()
         engine.totals.opened += 1
         if self.sink.settings.ping_interval_ms:
@@ -1018,6 +1020,12 @@ cdef class Connection(Endpoint):
         return self.opened_at + <int32_t>(self.last_rx - self.opened_ms) / 1000.0
 
     def statistics(self):
-        """Its figures: bytes and messages in each direction."""
+        """Its figures: bytes and messages in each direction, and how long ago the last byte came and went
+        (0 after the end was told)."""
+        cdef uint32_t came = 0
+        cdef uint32_t went = 0
+        if self.engine is not None:
+            came = self.engine.now_ms - self.last_rx
+            went = self.engine.now_ms - self.last_tx
         return {"bytes_in": self.bytes_in, "bytes_out": self.c.sent, "messages_in": self.messages_in,
-                "messages_out": self.messages_out}
+                "messages_out": self.messages_out, "received_ago_ms": came, "sent_ago_ms": went}

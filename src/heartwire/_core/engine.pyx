@@ -456,6 +456,10 @@ cdef class Engine:
     cdef void note_fanout(self, uint64_t recipients) noexcept:
         observe(&self.fanout, COUNT_BOUNDS, recipients)
 
+    def note_lag(self, double seconds):
+        """The loop called so much later than it was asked to. For a timer that only measures."""
+        observe(&self.lag, TIME_BOUNDS_US, <uint64_t>(max(seconds, 0.0) * 1e6))
+
     def statistics(self):
         """A snapshot of the totals since the start, by name; `queued_bytes` is what waits to be sent now."""
         return self.totals
