@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from heartwire import ConnectionClosed, Server
+from heartwire import Client, ConnectionClosed, Server
 from integration.http.api import KEYS, READER, Api, api_of
 from integration.peers import PING, PONG, TEXT, Ends, handshake, json_client, raw_client, raw_peer, token
 
@@ -76,6 +76,12 @@ async def test_round_trips_and_lag(server: Server, api: Api) -> None:
     assert found["heartwire_loop_lag_seconds_count"] > 0
 
 
+def overfill(client: Client) -> None:
+    """Sends at once until the server refuses: the kernel makes room for what waited, as it likes."""
+    for _ in range(100):
+        client.send_bytes(bytes(500_000))
+
+
 async def test_queued_bytes_and_slow_consumers(make: Callable[..., Server]) -> None:
     server = make(api_key=KEYS, send_buffer_limit=1000)
     ends = Ends(server)
@@ -90,8 +96,7 @@ async def test_queued_bytes_and_slow_consumers(make: Callable[..., Server]) -> N
             assert found["heartwire_send_queue_bytes"] == client.connection.queued_bytes > 0
             client.connection.ping()
             with pytest.raises(ConnectionClosed, match="slow_consumer"):
-                for _ in range(100):  # the kernel may have taken what waited: it makes room as it likes
-                    client.send_bytes(bytes(500_000))
+                overfill(client)
             assert await ends.cause() == "slow_consumer"
         found = await scrape(api)
     assert found["heartwire_slow_consumers_total"] == 1
