@@ -73,6 +73,8 @@ bench-micro: build $(VENV)/.peers
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet .github
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only $(wildcard csrc/*.c)
 
 # stubtest holds the stubs against the compiled modules.
@@ -80,8 +82,25 @@ types: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest heartwire._core
 
-wheel: $(VENV)/.installed
-	$(BIN)/python -m build --outdir dist
+# For every interpreter on the path: built from the sdist, checked, installed, tested without a compiler.
+wheel: $(VENV)/.release
+	$(BIN)/python tools/check_wheel.py $(ARGS)
+
+# The site, in docs/_build/html. Pages made from the code are made anew.
+docs: build $(VENV)/.docs docs/options.md
+	$(BIN)/python tools/gen_reference.py
+	$(BIN)/sphinx-build -W --keep-going -q -j auto -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# The files of docs/deploy. systemd wants to see the program that a unit starts: a copy names this one.
+deploy-check: build $(VENV)/.deploy
+	$(BIN)/hadolint docs/deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docs/deploy/compose.yaml
+	$(BIN)/kubernetes-validate --strict docs/deploy/kubernetes.yaml
+	rm -rf build/unit && mkdir -p build/unit && cp docs/deploy/heartwire.service docs/deploy/heartwire.socket build/unit
+	sed -i 's#/opt/heartwire/bin#$(abspath $(BIN))#' build/unit/heartwire.service
+	systemd-analyze verify build/unit/heartwire.service build/unit/heartwire.socket
+	systemd-analyze security --offline=true --threshold=20 build/unit/heartwire.service | tail -1
 
 docs/options.md: src/heartwire/config.py src/heartwire/options.py tools/gen_options.py | build
 	mkdir -p docs
@@ -101,6 +120,18 @@ $(VENV)/.installed: pyproject.toml src/heartwire/_version.py | preflight
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install --group build --group test --group lint
 	HEARTWIRE_PURE=1 $(PIP) install --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) install --group docs
+	touch $@
+
+$(VENV)/.deploy: $(VENV)/.installed
+	$(PIP) install --group deploy
+	touch $@
+
+$(VENV)/.release: $(VENV)/.installed
+	$(PIP) install --group release
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.installed

@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import resource
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import jwt
 import pytest
 
-from heartwire import cli
+from heartwire import cli, features
 from heartwire._version import __version__
 from heartwire.config import FIELDS
 from heartwire.logs import JsonFormatter, TextFormatter
@@ -46,7 +45,8 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith("HEARTWIRE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    if sys.platform != "win32":
+        monkeypatch.setattr("resource.setrlimit", lambda *_: None)
     root, ours = logging.getLogger(), logging.getLogger("heartwire")
     before = root.handlers[:], root.level, ours.level
     root.handlers[:] = []
@@ -138,6 +138,7 @@ def test_flag_over_environment_over_file(
 def test_every_option_is_a_flag_a_variable_and_a_key(
     field: Any, run: Run, server: type[FakeServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(features, "DEFLATE", True)
     for name in ("jwt_secret_file", "api_key_file"):
         (tmp_path / name).write_text("from-a-file")
     texts = {"origin": "https://x.example", "path": "/other", "jwks_url": "https://x.example/keys"}
@@ -281,6 +282,7 @@ def test_other_errors_of_the_server_are_not_hidden(run: Run, server: type[FakeSe
 def test_the_descriptor_limit_is_raised(
     run: Run, server: type[FakeServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
     raised = []
     monkeypatch.setattr(resource, "setrlimit", lambda *args: raised.append(args))
     run("socket-server", "--jwt-secret", "s")

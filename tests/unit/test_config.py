@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import runpy
 import typing
 from pathlib import Path
@@ -211,6 +210,7 @@ def test_api_keys() -> None:
 
 
 def test_the_connection_limit_leaves_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
     limits = {"soft": 1024}
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limits["soft"], 4096))
     assert ServerConfig().connection_limit() == 768

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
-import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 from heartwire import json_codec
 from heartwire.json_codec import _encoder, encode, encode_value
 
+orjson = pytest.importorskip("orjson", reason="what it is compared with")
 with_orjson = _encoder(orjson)
 without = _encoder(None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from heartwire.testing import (
     build_frame,
     close_payload,
 )
+from links import needs_deflate
 from pair import Pair
 
 MAX_MESSAGE = 1000
@@ -193,6 +195,7 @@ RSV1 = {
 }
 
 
+@needs_deflate
 @pytest.mark.parametrize(("stream", "code"), RSV1.values(), ids=RSV1)
 def test_rsv1_where_it_was_negotiated(stream: bytes, code: int) -> None:
     assert judged(stream, deflate=(15, 15, False, False)).code == code
@@ -306,6 +309,7 @@ def test_any_cut_of_a_broken_stream_gives_the_same_events(rng: random.Random) ->
         assert Outcome(cut(bytes(stream), rng)) == whole
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_announced_bytes_that_never_come_cost_nothing() -> None:
     pair = Pair(max_message_size=1 << 30)
     before = memory_kib()
