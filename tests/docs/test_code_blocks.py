@@ -7,7 +7,7 @@ Of every page (README.md and docs/), blocks by their language:
   in which `…` stands for anything. Other `python` blocks are run, in order, where `server`, `Any` and the
   public names are known.
 - `toml` is a configuration that the server accepts, `json` can be read (`…` in it aside).
-- `sh`: a line that starts a server must pass `heartwire check`, `heartwire token` is run, `make` has the target.
+- `sh`: who starts a server passes `heartwire check`, `heartwire token` is run, `make` has to know its target.
 """
 
 from __future__ import annotations
