@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from heartwire.heartbeat import Heartbeat
     from heartwire.http_server import HttpServer
     from heartwire.listeners import Listeners
+    from heartwire.logs import RateLimited
     from heartwire.registry import Registry
     from heartwire.verification import Verification
     from heartwire.webhooks import Webhooks
@@ -55,6 +56,7 @@ class Lifetime:
     listeners: Listeners
     http: HttpServer
     verification: Verification | None
+    log: RateLimited
     hooks: tuple[Webhooks | AuthorizationHook, ...] = ()
 
     def __init__(self, config: ServerConfig, registry: Registry, heartbeat: Heartbeat) -> None:
@@ -183,6 +185,7 @@ class Lifetime:
         await self.http.stop()
         self.listeners.stop()
         self.engine.stop()
+        self.log.tell(at_once=True)
         self._lag_timer.cancel()
         assert self._ended is not None
         self._ended.set()

@@ -280,6 +280,7 @@ class Server:
         lifetime.engine = self._engine
         lifetime.admission = self._admission
         lifetime.tasks = dispatcher.tasks
+        lifetime.log = dispatcher.log
         lifetime.listeners = self._listeners
         lifetime.http = self._http
         lifetime.verification = self._verification
