@@ -40,6 +40,11 @@ class HookFigures:
         self.answers: Counter[str] = Counter(allowed=0, denied=0, failed=0)
         """Requests to `authorize_url`, by answer."""
 
+    def snapshot(self) -> dict[str, int | dict[str, int]]:
+        """All of it, by name."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: dict(v) if isinstance(v, Counter) else v for name, v in values.items()}
+
 
 class Metrics:
     """What one server counts. Written by the loop's thread; reading from others sees a recent value."""

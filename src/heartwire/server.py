@@ -157,6 +157,7 @@ class Server:
             "ping_stopped": dict(self.metrics.ping_stopped),
             "refusals": dict(self.metrics.refusals),
             "errors": dict(self.metrics.errors),
+            "hooks": self.metrics.hooks.snapshot(),
             **engine,
         }
 

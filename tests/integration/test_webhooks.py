@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from examples.processes import free_port, running
 from heartwire import Client, ConfigError, Server, webhook_delivery
 from heartwire.config import FIELDS
 from integration.peers import JsonClient, json_client, raw_client, token, until
@@ -337,6 +338,8 @@ async def test_a_full_queue_drops_and_says_so(make: Make, backend: Receiver) -> 
     assert [event["seq"] for event in backend.events] == [1, 2, 3, 4, 5, 8]
     assert sum(body["dropped"] for body in backend.taken) == 2
     assert (figures.queued, figures.queued_bytes, figures.delivered) == (0, 0, 6)
+    hooks = server.stats()["hooks"]
+    assert (hooks["delivered"], hooks["dropped"]["queue_full"], hooks["answers"]["failed"]) == (6, 2, 0)
 
 
 async def test_a_full_queue_in_bytes(make: Make, backend: Receiver) -> None:
@@ -457,6 +460,23 @@ async def test_certificates_are_verified(
         await server.stop()
     assert backend.requests == []
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+async def test_a_certificate_that_the_environment_vouches_for(
+    certificate: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+    monkeypatch.setenv("HEARTWIRE_WEBHOOK_SECRET", HOOK_SECRET)
+    port = free_port()
+    async with receiver(context=certificate) as backend:
+        command = ["-m", "heartwire", "serve", "--auth=optional", f"--port={port}", "--webhook-url"]
+        with running([*command, backend.url], port, tmp_path / "log"):
+            where: Any = type("There", (), {"port": port})
+            async with json_client(where) as client:
+                await client.quiet()
+            await backend.event("client_disconnected")
+    assert HOOK_SECRET not in (tmp_path / "log").read_text()
+    assert backend.url not in (tmp_path / "log").read_text()
 
 
 async def test_no_secret_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
