@@ -1,4 +1,4 @@
-"""One message for 1,000 members: queueing (`registry.send_to`), and queueing with the sends that follow.
+"""One message for 1,000 members: queueing (`Broker.to_channel`), and queueing with the sends that follow.
 
 Beside one system call for each member, which is what they cost at least, and beside websockets (Sans-I/O).
 """
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.server import ServerProtocol
 
-from heartwire.registry import send_to
+from heartwire.brokers import MemoryBroker
 
 MEMBERS = 1000
 
@@ -18,6 +18,8 @@ MEMBERS = 1000
 @pytest.fixture
 def memory(memory_server: Any) -> Any:
     memory = memory_server(send_buffer_limit="1GiB")
+    memory.broker = MemoryBroker()
+    memory.broker.local = memory.registry
     links = []
     for i in range(MEMBERS):
         conn, link = memory.connect(f"user-{i}")
@@ -59,10 +61,9 @@ def websockets_send(peers: list[ServerProtocol], payload: bytes) -> None:
 @pytest.mark.parametrize("size", [128, 4096])
 def test_queue_and_send(beside: Any, tools: Any, memory: Any, size: int) -> None:
     payload = tools.document(size)
-    members = memory.registry.members("room")
 
     def fan_out() -> int:
-        count = send_to(members, payload)
+        count: int = memory.broker.to_channel("room", payload)
         while memory.engine.backlog:
             memory.engine.run_batch()
         return count
@@ -86,7 +87,6 @@ def test_queue_and_send(beside: Any, tools: Any, memory: Any, size: int) -> None
 def test_queue(benchmark: Any, tools: Any, memory: Any, size: int) -> None:
     """Queueing alone: what a handler waits for. The rest is sent after it, in slices."""
     payload = tools.document(size)
-    members = memory.registry.members("room")
     for link in memory.links:
         link.kept = None
 
@@ -94,4 +94,4 @@ def test_queue(benchmark: Any, tools: Any, memory: Any, size: int) -> None:
         while memory.engine.backlog:
             memory.engine.run_batch()
 
-    assert benchmark.pedantic(send_to, (members, payload), setup=drain, rounds=200) == MEMBERS
+    assert benchmark.pedantic(memory.broker.to_channel, ("room", payload), setup=drain, rounds=200) == MEMBERS

@@ -6,54 +6,62 @@ refuses, it raises as ActionError; the dispatcher sends it.
 
 from __future__ import annotations
 
-import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from heartwire.errors import ActionError, ConnectionClosed
-from heartwire.messages import CHANNEL_NAME, EVENT_NAME, OWN_EVENTS, Envelope, encode_event, rfc3339
-from heartwire.registry import Registry, kind_of, send_to
+from heartwire.channel_settings import DEFAULT
+from heartwire.errors import ActionError
+from heartwire.memberships import Authorize, Memberships, ask, bad_field
+from heartwire.messages import (
+    CHANNEL_EXPECTED,
+    CHANNEL_NAME,
+    EVENT_EXPECTED,
+    EVENT_NAME,
+    METADATA_LIMIT,
+    OWN_EVENTS,
+    Envelope,
+    encode_event,
+    rfc3339,
+)
+from heartwire.registry import Registry, kind_of
 
 if TYPE_CHECKING:
+    from heartwire.brokers import Broker
+    from heartwire.channel_settings import ChannelSettings
     from heartwire.client import Client
-    from heartwire.registry import Channel
 
 __all__ = ["Actions", "Answer"]
 
 Answer = tuple[str, Any] | None
 Authenticate = Callable[["Client", str], Answer | Awaitable[Answer]]
-Authorize = Callable[["Client", str, str], bool | Awaitable[bool]]
-
-logger = logging.getLogger("heartwire")
-
-METADATA_LIMIT: Final = 1024
-MEMBERS_SHOWN: Final = 100
 
 
 class Actions:
-    """The built-in actions over one registry.
+    """The built-in actions of one server. Loop thread only.
 
     Args:
         registry: the maps.
+        memberships: makes and ends them.
+        broker: carries what is sent to channels.
         authenticate: (client, token) -> answer; raises ActionError.
-        authorize: the application's `(client, verb, channel) -> bool`, sync or async, or None.
-        channels_per_client: most memberships of one client.
+        authorize: the application's word, or None.
     """
 
     def __init__(
         self,
         registry: Registry,
+        memberships: Memberships,
+        broker: Broker,
         authenticate: Authenticate,
         authorize: Authorize | None,
-        channels_per_client: int,
     ) -> None:
         self._registry = registry
+        self._memberships = memberships
+        self._broker = broker
         self._authenticate = authenticate
         self._authorize = authorize
-        self._channels_per_client = channels_per_client
         self.table: Final[dict[str, Callable[[Client, Envelope], Answer | Awaitable[Answer]]]] = {
             "authenticate": self.authenticate,
             "join_channel": self.join_channel,
@@ -61,8 +69,6 @@ class Actions:
             "send_message": self.send_message,
             "ping": self.ping,
         }
-
-    # -------------------------------------------------------------- from clients
 
     def ping(self, client: Client, envelope: Envelope) -> Answer:
         return "pong", msgspec.UNSET
@@ -73,10 +79,12 @@ class Actions:
             raise bad_field("token", envelope.token, "a string", example)
         return self._authenticate(client, envelope.token)
 
+    # -------------------------------------------------------------- memberships
+
     def join_channel(self, client: Client, envelope: Envelope) -> Answer | Awaitable[Answer]:
         name = channel_name(envelope, "join_channel")
         metadata = _metadata(envelope)
-        allowed = self._may(client, "join", name)
+        allowed = self._memberships.may_join(client, name)
         if isinstance(allowed, bool):
             return self._joined(client, name, metadata, allowed)
         return self._join_when(client, name, metadata, allowed)
@@ -89,21 +97,16 @@ class Actions:
     def _joined(self, client: Client, name: str, metadata: bytes | None, allowed: bool) -> Answer:
         if not allowed:
             raise ActionError("forbidden", f"not allowed to join {name}")
-        return "joined_channel", self.joined_data(self.join(client, name, metadata))
-
-    def joined_data(self, channel: Channel) -> dict[str, Any]:
-        """What a new member is told of its channel: `data` of `joined_channel`."""
-        data: dict[str, Any] = {"channel": channel.name}
-        if channel.kind == "presence":
-            data["members"] = _members(channel)
-            data["member_count"] = len({member.user_id for member in channel.members})
-        return data
+        channel = self._memberships.join(client, name, metadata)
+        return "joined_channel", self._memberships.joined_data(channel)
 
     def leave_channel(self, client: Client, envelope: Envelope) -> Answer:
         name = channel_name(envelope, "leave_channel")
-        if not self.leave(client, name):
+        if not self._memberships.leave(client, name):
             raise ActionError("not_a_member", f"not a member of {name}")
         return "left_channel", {"channel": name}
+
+    # -------------------------------------------------------------- messages
 
     def send_message(self, client: Client, envelope: Envelope) -> Answer | Awaitable[Answer]:
         # The hot path of fan-out: a channel that exists needs no look at its name, nor the default event at
@@ -115,18 +118,25 @@ class Actions:
         event = envelope.event
         if event != "message":
             if not isinstance(event, str) or not EVENT_NAME.match(event):
-                raise bad_field("event", event, "1 to 64 of A-Z a-z 0-9 _ . : -", '"event": "message"')
+                raise bad_field("event", event, EVENT_EXPECTED, '"event": "message"')
             if event in OWN_EVENTS:
                 detail = f"event: {event!r} is an event of the server; choose another name"
                 raise ActionError("bad_message", detail)
         data = msgspec.Raw(b"null") if envelope.data is msgspec.UNSET else envelope.data
-        if (channel.kind if channel is not None else kind_of(name)) != "public":
+        if channel is not None:
+            settings, kind = channel.settings, channel.kind
+        else:
+            settings, kind = self._registry.rules.of(name), kind_of(name)
+        if settings is not DEFAULT:
+            self._check_settings(client, name, settings, data)
+        if kind != "public" or settings.require_claim:
+            # Who is a member had the claim, or somebody's word.
             if channel is None or client not in channel.members:
                 raise ActionError("not_a_member", f"join {name} before sending to it")
-        elif client.credentials is None and self._authorize is None:
+        elif client.credentials is None and self._authorize is None and not settings.anonymous_publish:
             raise ActionError("forbidden", "anonymous clients cannot publish: authenticate first")
         if self._authorize is not None:
-            allowed = self._ask(client, "publish", name)
+            allowed = ask(self._authorize, client, "publish", name)
             if not isinstance(allowed, bool):
                 # `data` is a view that ends with this call: the copy lives as long as the decision takes.
                 return self._publish_when(client, name, event, msgspec.Raw(bytes(data)), envelope.id, allowed)
@@ -135,6 +145,18 @@ class Actions:
         elif client.credentials is not None and not client.credentials.allows_publish(name):
             raise ActionError("forbidden", f"the token does not allow sending to {name}")
         return self._publish(client, name, event, data, envelope.id)
+
+    def _check_settings(
+        self, client: Client, name: str, settings: ChannelSettings, data: msgspec.Raw
+    ) -> None:
+        if not settings.publish:
+            raise ActionError("forbidden", f"clients cannot send to {name}")
+        if settings.require_auth and client.credentials is None:
+            raise ActionError("unauthenticated", f"only authenticated clients may send to {name}")
+        most = settings.max_message_size
+        if most is not None and len(data) > most:
+            detail = f"data: expected at most {most} bytes in {name}, got {len(data)}; example: {{}}"
+            raise ActionError("bad_message", detail)
 
     async def _publish_when(
         self,
@@ -152,118 +174,15 @@ class Actions:
     def _publish(
         self, client: Client, name: str, event: str, data: Any, message_id: Any
     ) -> Answer:
-        members = self._registry.members(name)
-        recipients = 0
-        if members:
-            envelope = encode_event(
-                event,
-                channel=name,
-                user_id=client.user_id,
-                username=client.username,
-                client_id=client.id,
-            )
-            recipients = send_to(members, envelope, data=data)  # copied once, to where all queues find it
+        envelope = encode_event(
+            event,
+            channel=name,
+            user_id=client.user_id,
+            username=client.username,
+            client_id=client.id,
+        )
+        recipients = self._broker.to_channel(name, envelope, data=data)
         return None if message_id is None else ("message_sent", {"channel": name, "recipients": recipients})
-
-    def _may(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:
-        """Private and presence channels: the claim, or the application's word; refused without either."""
-        if self._authorize is not None:
-            return self._ask(client, verb, name)
-        return claims_allow(client, verb, name)
-
-    def _ask(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:
-        assert self._authorize is not None
-        allowed = self._authorize(client, verb, name)
-        return allowed if inspect.isawaitable(allowed) else bool(allowed)
-
-    # -------------------------------------------------------------- from clients and the application
-
-    def join(self, client: Client, name: str, metadata: bytes | None) -> Channel:
-        """Makes the client a member and tells the others of a presence channel."""
-        if not isinstance(name, str) or not CHANNEL_NAME.match(name):
-            raise bad_field("channel", name, CHANNEL_EXPECTED, '"channel": "lobby"')
-        if not client.is_connected:
-            raise ConnectionClosed(client.connection.code or 1006, "", client.connection.cause or "peer_gone")
-        channel = self._registry.channels.get(name)
-        known = channel is not None and client in channel.members
-        if not known and len(client.memberships or ()) >= self._channels_per_client:
-            raise ActionError("too_many_channels", f"a client can be in {self._channels_per_client} channels")
-        raw = None if metadata is None else msgspec.Raw(metadata)
-        announce = kind_of(name) == "presence" and not (channel and _has_user(channel, client.user_id, None))
-        channel = self._registry.join(client, name, raw)
-        if announce:
-            self.announce("member_joined", channel, client, raw)
-        return channel
-
-    def leave(self, client: Client, name: str) -> bool:
-        """Ends a membership and tells the others. False if there was none."""
-        channel = self._registry.channels.get(name)
-        if channel is None or client not in channel.members:
-            return False
-        raw = channel.members[client]
-        self._registry.leave(client, channel)
-        self.left(client, channel, raw)
-        return True
-
-    def revise(self, client: Client) -> Awaitable[None] | None:
-        """Ends the memberships that a client's new token, or the application, does not allow any more."""
-        undecided: list[tuple[str, Awaitable[bool]]] = []
-        for channel in client.memberships or ():
-            try:
-                allowed = self._may(client, "join", channel.name)
-            except Exception:
-                logger.exception("authorize failed for client %s, which loses %s", client.id, channel.name)
-                allowed = False
-            if not isinstance(allowed, bool):
-                undecided.append((channel.name, allowed))
-            elif not allowed:
-                self._take_away(client, channel.name)
-        return self._revise_when(client, undecided) if undecided else None
-
-    async def _revise_when(self, client: Client, undecided: list[tuple[str, Awaitable[bool]]]) -> None:
-        for name, awaited in undecided:
-            try:
-                allowed = await awaited
-            except Exception:
-                logger.exception("authorize failed for client %s, which loses %s", client.id, name)
-                allowed = False
-            if not allowed:
-                self._take_away(client, name)
-
-    def _take_away(self, client: Client, name: str) -> None:
-        if self.leave(client, name):
-            left = {"channel": name, "reason": "the new token does not allow it"}
-            client.send_text_bytes(encode_event("left_channel", left))
-
-    def left(self, client: Client, channel: Channel, metadata: msgspec.Raw | None = None) -> None:
-        """Tells the members of a presence channel that a user is gone."""
-        if channel.kind == "presence" and channel.members and not _has_user(channel, client.user_id, client):
-            self.announce("member_left", channel, client, metadata)
-
-    def announce(
-        self, event: str, channel: Channel, client: Client, metadata: msgspec.Raw | None
-    ) -> None:
-        """Sends `member_joined` or `member_left` to the other members."""
-        data = {"user_id": client.user_id, "username": client.username, "data": metadata}
-        send_to(channel.members, encode_event(event, data, channel=channel.name), client)
-
-
-def claims_allow(client: Client, verb: str, name: str) -> bool:
-    """Whether a client may "join" or "publish" by its token; that it is a member is asked for elsewhere."""
-    if verb == "publish":
-        return client.credentials is not None and client.credentials.allows_publish(name)
-    if kind_of(name) == "public":
-        return True
-    return client.credentials is not None and client.credentials.allows_channel(name)
-
-
-CHANNEL_EXPECTED: Final = "1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : /"
-
-
-def bad_field(field: str, value: Any, expected: str, example: str) -> ActionError:
-    """`bad_message` that names the field, what was expected and an example."""
-    got = "it is missing" if value is msgspec.UNSET else "got something else"
-    return ActionError("bad_message", f"{field}: expected {expected}, {got}; example: {example}")
 
 
 def channel_name(envelope: Envelope, action: str) -> str:
@@ -287,22 +206,6 @@ def _metadata(envelope: Envelope) -> bytes | None:
         detail = f"data: presence metadata is {len(data)} bytes, at most {METADATA_LIMIT} fit"
         raise ActionError("bad_message", detail)
     return data
-
-
-def _members(channel: Channel) -> list[dict[str, Any]]:
-    """The first MEMBERS_SHOWN users of a presence channel, each once."""
-    shown: dict[str | None, dict[str, Any]] = {}
-    for member, metadata in channel.members.items():
-        if len(shown) == MEMBERS_SHOWN:
-            break
-        shown.setdefault(
-            member.user_id, {"user_id": member.user_id, "username": member.username, "data": metadata}
-        )
-    return list(shown.values())
-
-
-def _has_user(channel: Channel, user_id: str | None, but: Client | None) -> bool:
-    return any(member.user_id == user_id for member in channel.members if member is not but)
 
 
 def expires_text(expires_at: float | None) -> str | None:

@@ -162,13 +162,13 @@ class Client(Session):
             data: presence metadata.
         Raises:
             ConnectionClosed: the connection is no longer open.
-            ActionError: the name is not one, or the client is in too many channels.
+            ActionError: the name is not one, the client is in too many channels, or the channel is full.
         """
-        self._dispatcher.actions.join(self, channel, None if data is None else msgspec.json.encode(data))
+        self._dispatcher.memberships.join(self, channel, None if data is None else msgspec.json.encode(data))
 
     def leave(self, channel: str) -> None:
         """Ends its membership; nothing happens if there is none."""
-        self._dispatcher.actions.leave(self, channel)
+        self._dispatcher.memberships.leave(self, channel)
 
     # -------------------------------------------------------------- reading
 

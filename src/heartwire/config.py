@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from heartwire import features
+from heartwire.channel_settings import CHANNEL_SETTINGS, ChannelRule
 from heartwire.errors import ConfigError
 from heartwire.options import Field, Option, Pattern, fields_of, nearest
 
@@ -32,6 +33,7 @@ Algorithm = Literal[
 _LISTEN = "Listening"
 _AUTH = "Authentication"
 _MESSAGES = "Messages"
+_CHANNEL_GROUP = "Channels"
 _ALIVE = "Heartbeat and timeouts"
 _LIMITS = "Limits"
 _DRAIN = "Draining"
@@ -237,6 +239,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     keep_request: Annotated[bool, Option(
         _MESSAGES, "Keep `client.request` after `on_connect`.",
         "Path and headers cost memory for each connection and are rarely looked at later.")] = False
+    channel_settings: Annotated[tuple[ChannelRule, ...], Option(
+        _CHANNEL_GROUP, "What holds in channels whose names begin so (channels.md).",
+        "The name of a channel says enough for most.", custom=CHANNEL_SETTINGS)] = ()
+    presence_grace: Annotated[float, Option(
+        _CHANNEL_GROUP, "From the moment a member's last client has left a channel to `member_left`.",
+        "A page that is loaded anew is back by then, and nobody has heard of it.", unit="s", low=0, high=3600
+    )] = 3.0
     handshake_timeout: Annotated[float, Option(
         _ALIVE, "Time for the head of the request to arrive.",
         "It is one packet; slow heads are an old attack (slowloris).", unit="s", low=0.1, high=3600)] = 10.0

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from heartwire._core.json_reader import JsonReader
-from heartwire.actions import Actions, bad_field
+from heartwire.actions import Actions
 from heartwire.client import GATED
 from heartwire.endings import log_ending
 from heartwire.errors import ActionError, ConnectionClosed
 from heartwire.json_codec import encode_value
 from heartwire.logs import RateLimited
+from heartwire.memberships import Memberships, bad_field
 from heartwire.messages import Envelope, encode_event
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Dispatcher(JsonReader):
     metrics: Metrics
     admission: Admission
     actions: Actions
+    memberships: Memberships
     tasks: HandlerTasks
     webhooks: Webhooks | None = None
 
@@ -90,8 +92,7 @@ class Dispatcher(JsonReader):
         client: Client | None = conn.owner
         if client is None:
             return  # refused by closing: it never was one
-        for channel in self.registry.remove(client):
-            self.actions.left(client, channel)
+        self.memberships.client_left(client)
         reader = client.reader
         if isinstance(reader, asyncio.Future) and not reader.done():
             reader.set_exception(

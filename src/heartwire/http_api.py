@@ -24,9 +24,10 @@ from heartwire.monitor import Monitor, Ticket, browser_client
 from heartwire.openapi import document
 
 if TYPE_CHECKING:
-    from heartwire.actions import Actions
+    from heartwire.brokers import Broker
     from heartwire.config import ApiKey
     from heartwire.exposition import Exposition
+    from heartwire.memberships import Memberships
     from heartwire.registry import Registry
     from heartwire.tokens import Tokens
 
@@ -65,7 +66,8 @@ class HttpApi:
 
     Args:
         registry: who is here.
-        actions: makes and ends memberships.
+        memberships: makes and ends them.
+        broker: carries what is sent.
         exposition: the metrics.
         keys: who may ask.
         metrics_public: metrics are for everybody.
@@ -77,7 +79,8 @@ class HttpApi:
     def __init__(
         self,
         registry: Registry,
-        actions: Actions,
+        memberships: Memberships,
+        broker: Broker,
         exposition: Exposition,
         keys: tuple[ApiKey, ...],
         metrics_public: bool,
@@ -105,8 +108,8 @@ class HttpApi:
             metrics,
             Endpoint("GET", "/api/health", "read", "The server in four values", self._api_health, Health),
             *ClientCalls(registry).endpoints,
-            *ChannelCalls(registry, actions).endpoints,
-            *PublishCalls(registry, self._owner_of).endpoints,
+            *ChannelCalls(registry, memberships).endpoints,
+            *PublishCalls(registry, broker, self._owner_of).endpoints,
             *TokenCalls(tokens).endpoints,
             Endpoint(
                 "POST", "/api/monitor/ticket", "read", "A ticket for the monitor's feed: once, within 30 s",

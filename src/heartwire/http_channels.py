@@ -12,18 +12,17 @@ from msgspec import Meta
 from heartwire.errors import ActionError, ConnectionClosed
 from heartwire.http_clients import PageQuery, page_of
 from heartwire.http_endpoint import BadField, Endpoint, Request, read_body, read_query
-from heartwire.messages import CHANNEL_NAME, encode_event, rfc3339
+from heartwire.messages import CHANNEL_EXPECTED, CHANNEL_NAME, METADATA_LIMIT, encode_event, rfc3339
 from heartwire.registry import ChannelKind
 
 if TYPE_CHECKING:
-    from heartwire.actions import Actions
     from heartwire.client import Client
+    from heartwire.memberships import Memberships
     from heartwire.registry import Channel, Registry
 
 __all__ = ["ChannelCalls"]
 
-METADATA_LIMIT: Final = 1024
-SLICE: Final = 1000  # channels or members written at a time; then others have their turn
+SLICE: Final = 1000  # channels written at a time; then others have their turn
 
 
 class ChannelInfo(msgspec.Struct, omit_defaults=True):
@@ -33,7 +32,7 @@ class ChannelInfo(msgspec.Struct, omit_defaults=True):
     clients: int
     created_at: str
     users: int | msgspec.UnsetType = msgspec.UNSET
-    """Different users among them; of presence channels only."""
+    """Different users among them, and those who have just left; of channels with presence only."""
 
 
 class Member(msgspec.Struct):
@@ -70,7 +69,7 @@ class Joined(msgspec.Struct, tag_field="status", tag="success"):
     joined: int
     """How many are members now; 0 if the user is not here."""
     failed: int
-    """Those in too many channels already."""
+    """Those in too many channels already, or for whom the channel was full."""
 
 
 class Left(msgspec.Struct, tag_field="status", tag="success"):
@@ -85,12 +84,12 @@ class ChannelCalls:
 
     Args:
         registry: what is listed.
-        actions: makes and ends memberships.
+        memberships: makes and ends memberships.
     """
 
-    def __init__(self, registry: Registry, actions: Actions) -> None:
+    def __init__(self, registry: Registry, memberships: Memberships) -> None:
         self._registry = registry
-        self._actions = actions
+        self._memberships = memberships
         membership = "/api/users/{id}/channels/{name}"
         self.endpoints: Final = (
             Endpoint("GET", "/api/channels", "read", "Channels with members, by name", self.channels,
@@ -116,7 +115,7 @@ class ChannelCalls:
                 continue  # gone since the list was begun
             part += separator + msgspec.json.encode(channel.name) + b":" + msgspec.json.encode(_info(channel))
             separator = b","
-            budget -= len(channel.members) if channel.kind == "presence" else 1
+            budget -= 1
             if budget <= 0:
                 if answer is None:
                     answer = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -134,7 +133,8 @@ class ChannelCalls:
     async def members(self, request: web.Request) -> MemberPage:
         name = _channel_name(request)
         query = read_query(request, PageQuery)
-        members: dict[Client, Any] = self._registry.members(name)
+        channel = self._registry.channels.get(name)
+        members: dict[Client, Any] = {} if channel is None else channel.members
         page, more = page_of(members, query)
         return MemberPage(
             name,
@@ -155,10 +155,10 @@ class ChannelCalls:
         for client in [*self._registry.clients_of(request.match_info["id"])]:
             try:
                 new = name not in client.channels
-                channel = self._actions.join(client, name, metadata)
+                channel = self._memberships.join(client, name, metadata)
                 joined += 1
                 if new:
-                    self._tell(client, "joined_channel", self._actions.joined_data(channel))
+                    self._tell(client, "joined_channel", self._memberships.joined_data(channel))
             except ActionError:
                 failed += 1
             except ConnectionClosed:
@@ -170,7 +170,7 @@ class ChannelCalls:
         name = _channel_name(request)
         left = 0
         for client in [*self._registry.clients_of(request.match_info["id"])]:
-            if self._actions.leave(client, name):
+            if self._memberships.leave(client, name):
                 left += 1
                 self._tell(client, "left_channel", {"channel": name, "reason": "removed by the server"})
         return Left(left)
@@ -184,14 +184,12 @@ class ChannelCalls:
 
 
 def _info(channel: Channel) -> ChannelInfo:
-    info = ChannelInfo(channel.kind, len(channel.members), rfc3339(channel.created_at))
-    if channel.kind == "presence":
-        info.users = len({member.user_id for member in channel.members})
-    return info
+    users = msgspec.UNSET if channel.present is None else len(channel.present)
+    return ChannelInfo(channel.kind, len(channel.members), rfc3339(channel.created_at), users)
 
 
 def _channel_name(request: web.Request) -> str:
     name = request.match_info["name"]
     if not CHANNEL_NAME.match(name):
-        raise BadField("channel", "1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : / (a / percent-encoded)", "lobby")
+        raise BadField("channel", f"{CHANNEL_EXPECTED} (a / percent-encoded)", "lobby")
     return name

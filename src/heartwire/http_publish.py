@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -25,11 +25,17 @@ from heartwire.http_endpoint import (
     json_answer,
     not_found,
 )
-from heartwire.messages import CHANNEL_NAME, EVENT_NAME, OWN_EVENTS, encode_event
-from heartwire.registry import send_to
+from heartwire.messages import (
+    CHANNEL_EXPECTED,
+    CHANNEL_NAME,
+    EVENT_EXPECTED,
+    EVENT_NAME,
+    OWN_EVENTS,
+    encode_event,
+)
 
 if TYPE_CHECKING:
-    from heartwire.client import Client
+    from heartwire.brokers import Broker
     from heartwire.registry import Registry
 
 __all__ = ["Broadcast", "IdempotencyKeys", "PublishCalls"]
@@ -41,8 +47,7 @@ KEPT_S: Final = 300.0
 
 BroadcastType = Literal["channel", "global", "authenticated", "user", "user_except", "client"]
 
-CHANNEL_EXPECTED: Final = "1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : /"
-EVENT_EXPECTED: Final = "1 to 64 of A-Z a-z 0-9 _ . : -, and none of the server's own events"
+OTHER_EVENT: Final = f"{EVENT_EXPECTED}, and none of the server's own events"
 
 
 class Broadcast(Request):
@@ -50,7 +55,7 @@ class Broadcast(Request):
 
     event: Annotated[str, Meta(
         pattern=r"^[A-Za-z0-9_.:\-]{1,64}$", description="What clients find in `event`.",
-        examples=["news"], extra={"expected": EVENT_EXPECTED},
+        examples=["news"], extra={"expected": OTHER_EVENT},
     )] = "broadcast"  # fmt: skip
     data: Annotated[msgspec.Raw | msgspec.UnsetType, Meta(
         description="Any JSON value, passed on byte for byte; null if left out.",
@@ -153,12 +158,16 @@ class PublishCalls:
     """Sends what the backend has for clients. Loop thread only.
 
     Args:
-        registry: the recipients.
+        registry: knows which clients are here.
+        broker: carries what is sent.
         owner_of: whose idempotency keys a request uses: something that differs between API keys.
     """
 
-    def __init__(self, registry: Registry, owner_of: Callable[[web.Request], str]) -> None:
+    def __init__(
+        self, registry: Registry, broker: Broker, owner_of: Callable[[web.Request], str]
+    ) -> None:
         self._registry = registry
+        self._broker = broker
         self._owner_of = owner_of
         self.keys = IdempotencyKeys()
         self.endpoints: Final = (
@@ -220,37 +229,31 @@ class PublishCalls:
 
     def _send(self, body: Broadcast) -> Sent:
         kind = body.broadcast_type or _inferred(body)
-        members = self._recipients(kind, body)
-        if not members:
-            return Sent(kind, 0)
         data = msgspec.Raw(b"null") if body.data is msgspec.UNSET else body.data
         channel = msgspec.UNSET if body.channel is None else body.channel
-        return Sent(kind, send_to(members, encode_event(body.event, data, channel=channel)))
+        return Sent(kind, self._publish(kind, body, encode_event(body.event, data, channel=channel)))
 
-    def _recipients(self, kind: BroadcastType, body: Broadcast) -> dict[Client, Any]:
-        registry = self._registry
+    def _publish(self, kind: BroadcastType, body: Broadcast, payload: bytes) -> int:
+        broker = self._broker
         match kind:
             case "channel":
-                return registry.members(_needed(body, "channel", kind))
+                return broker.to_channel(_needed(body, "channel", kind), payload)
             case "user":
-                return registry.clients_of(_needed(body, "user_id", kind))
+                return broker.to_user(_needed(body, "user_id", kind), payload)
             case "client":
-                client = registry.clients.get(_needed(body, "client_id", kind))
-                if client is None:
+                client_id = _needed(body, "client_id", kind)
+                if client_id not in self._registry.clients:
                     raise not_found("no client with this client_id is connected")
-                return {client: None}
+                return broker.to_client(client_id, payload)
             case "user_except":
-                user = _needed(body, "user_id", kind)
-                channel = body.channel
-                everybody = registry.everybody() if channel is None else {**registry.members(channel)}
-                for client in registry.clients_of(user):
-                    everybody.pop(client, None)
-                return everybody
+                user_id = _needed(body, "user_id", kind)
+                if body.channel is None:
+                    return broker.to_all(payload, except_user=user_id)
+                return broker.to_channel(body.channel, payload, except_user=user_id)
             case "authenticated":
-                clients = registry.clients.values()
-                return {client: None for client in clients if client.credentials is not None}
+                return broker.to_all(payload, authenticated=True)
             case "global":
-                return registry.everybody()
+                return broker.to_all(payload)
 
 
 def _inferred(body: Broadcast) -> BroadcastType:
@@ -264,7 +267,7 @@ def _inferred(body: Broadcast) -> BroadcastType:
 def _check(body: Broadcast) -> None:
     """What the patterns do not see: `$` also matches before a line feed."""
     if not EVENT_NAME.match(body.event) or body.event in OWN_EVENTS:
-        raise BadField("event", EVENT_EXPECTED, '{"event":"news"}')
+        raise BadField("event", OTHER_EVENT, '{"event":"news"}')
     if body.channel is not None and not CHANNEL_NAME.match(body.channel):
         raise BadField("channel", CHANNEL_EXPECTED, '{"channel":"lobby"}')
 

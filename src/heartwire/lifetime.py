@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from heartwire._core.engine import Engine
     from heartwire.admission import Admission
     from heartwire.authorization_hook import AuthorizationHook
+    from heartwire.brokers import Broker
     from heartwire.client import Client
     from heartwire.config import ServerConfig
     from heartwire.handler_tasks import HandlerTasks
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from heartwire.http_server import HttpServer
     from heartwire.listeners import Listeners
     from heartwire.logs import RateLimited
+    from heartwire.presence import Presence
     from heartwire.registry import Registry
     from heartwire.verification import Verification
     from heartwire.webhooks import Webhooks
@@ -57,6 +59,8 @@ class Lifetime:
     http: HttpServer
     verification: Verification | None
     log: RateLimited
+    broker: Broker
+    presence: Presence
     hooks: tuple[Webhooks | AuthorizationHook, ...] = ()
 
     def __init__(self, config: ServerConfig, registry: Registry, heartbeat: Heartbeat) -> None:
@@ -76,11 +80,13 @@ class Lifetime:
         for hook in self.hooks:
             hook.start()
         try:
+            await self.broker.start(self._registry)
             await self.http.start()
             await self.listeners.open()
         except BaseException:
             await self.http.stop()
             await self._stop_hooks()
+            await self.broker.stop()
             self.state = "stopped"
             raise
         if self.verification is not None:
@@ -106,6 +112,8 @@ class Lifetime:
             return "draining"
         if self.verification is not None and (problem := self.verification.problem()):
             return problem
+        if self.broker.away() is not None:
+            return "the broker is away"
         return "out of descriptors" if self.listeners.starved else None
 
     # -------------------------------------------------------------- draining
@@ -182,6 +190,8 @@ class Lifetime:
         self.state = "stopped"
         if self.verification is not None:
             await self.verification.stop()
+        self.presence.stop()
+        await self.broker.stop()
         await self.http.stop()
         self.listeners.stop()
         self.engine.stop()

@@ -18,8 +18,11 @@ import msgspec
 from heartwire.json_codec import encode
 
 __all__ = [
+    "CHANNEL_EXPECTED",
     "CHANNEL_NAME",
+    "EVENT_EXPECTED",
     "EVENT_NAME",
+    "METADATA_LIMIT",
     "OWN_EVENTS",
     "Envelope",
     "Event",
@@ -31,7 +34,11 @@ __all__ = [
 ]
 
 CHANNEL_NAME: Final = re.compile(r"[A-Za-z0-9_\-=@,.;:/]{1,200}\Z")
+CHANNEL_EXPECTED: Final = "1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : /"
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:\-]{1,64}\Z")
+EVENT_EXPECTED: Final = "1 to 64 of A-Z a-z 0-9 _ . : -"
+METADATA_LIMIT: Final = 1024
+"""Bytes of presence metadata."""
 
 OWN_EVENTS: Final = frozenset({
     "connected", "authenticated", "joined_channel", "left_channel", "message_sent", "pong", "member_joined",

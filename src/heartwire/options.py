@@ -10,7 +10,7 @@ import math
 import os
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,10 +18,10 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 import msgspec
 
-__all__ = ["Field", "Option", "Pattern", "fields_of", "nearest", "parse_duration"]
+__all__ = ["Custom", "Field", "Option", "Pattern", "fields_of", "nearest", "parse_duration"]
 
 Number = TypeVar("Number", int, float)
-Kind = Literal["flag", "integer", "size", "duration", "choice", "text", "path"]
+Kind = Literal["flag", "integer", "size", "duration", "choice", "text", "path", "custom"]
 
 DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -41,6 +41,21 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class Custom:
+    """How a value is read that is more than one word.
+
+    Args:
+        read: what was given -> the value; raises ValueError, which says what is wrong and not what was given.
+        show: the value as text for people.
+        expects: what a value must be, in words that follow "expected".
+    """
+
+    read: Callable[[object], Any]
+    show: Callable[[Any], str]
+    expects: str
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """The annotation of one field of a configuration.
 
@@ -53,6 +68,7 @@ class Option:
         pattern: form of each text value.
         secret: its value is never shown, in any message.
         default_text: how to describe a default that is worked out at the start.
+        custom: reads the value in its own way.
     """
 
     group: str
@@ -64,6 +80,7 @@ class Option:
     pattern: Pattern | None = None
     secret: bool = False
     default_text: str = ""
+    custom: Custom | None = None
 
 
 class _UnfitError(ValueError):
@@ -96,6 +113,8 @@ class Field:
     def expects(self) -> str:
         """What a value must be, in words that follow "expected"."""
         option = self.option
+        if option.custom is not None:
+            return option.custom.expects
         if option.pattern is not None:
             return option.pattern.expects
         match self.kind:
@@ -111,7 +130,7 @@ class Field:
                 return "a duration such as 500ms, 30s or 5m (a bare number is seconds)" + self._range()
             case "path":
                 return "the path of a file"
-            case "text":
+            case _:
                 return "text that is not empty"
 
     def parse(self, value: object) -> Any:
@@ -120,6 +139,8 @@ class Field:
         Raises:
             ValueError: it does not fit; the message says what was expected and never what was given.
         """
+        if self.option.custom is not None:
+            return self.option.custom.read(value)
         try:
             if value is None and self.optional:
                 return None
@@ -139,6 +160,8 @@ class Field:
             return "none"
         if self.option.secret:
             return MASK
+        if self.option.custom is not None:
+            return self.option.custom.show(value)
         if self.repeatable:
             return ",".join(map(str, value))
         match self.kind:
@@ -175,7 +198,7 @@ class Field:
                 if text not in self.choices:
                     raise _UnfitError
                 return text
-            case "text":
+            case _:
                 return self._text(value)
 
     def _text(self, value: object) -> str:
@@ -238,6 +261,8 @@ def _field(name: str, annotation: Any, default: Any) -> Field:
 
 
 def _kind(annotation: Any, option: Option) -> Kind:
+    if option.custom is not None:
+        return "custom"
     if get_origin(annotation) is Literal:
         return "choice"
     kinds: dict[tuple[Any, str], Kind] = {

@@ -13,13 +13,15 @@ import msgspec
 
 from heartwire._core.fanout import Frame, fan_out
 from heartwire._core.listing import page_after
+from heartwire.channel_settings import DEFAULT, ChannelRules, ChannelSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from heartwire.client import Client
+    from heartwire.presence import Member
 
-__all__ = ["Channel", "ChannelKind", "Registry", "Users", "send_to"]
+__all__ = ["Channel", "ChannelKind", "Registry", "Users"]
 
 ChannelKind = Literal["public", "private", "presence"]
 
@@ -27,13 +29,17 @@ ChannelKind = Literal["public", "private", "presence"]
 class Channel:
     """One channel: made by its first member, gone with its last."""
 
-    __slots__ = ("created_at", "kind", "members", "name")
+    __slots__ = ("created_at", "kind", "members", "name", "present", "settings")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, settings: ChannelSettings = DEFAULT) -> None:
         self.name = name
         self.kind: ChannelKind = kind_of(name)
+        self.settings = settings
         self.members: dict[Client, msgspec.Raw | None] = {}
-        """Members in the order they joined, with their presence metadata (owned bytes) or None."""
+        """Clients in the order they joined, with their presence metadata (owned bytes) or None."""
+        wanted = self.kind == "presence" if settings.presence is None else settings.presence
+        self.present: dict[str | Client, Member] | None = {} if wanted else None
+        """With presence: the members by user id, an anonymous client by itself; `Presence` keeps them."""
         self.created_at = time.time()
 
     def __len__(self) -> int:
@@ -51,11 +57,16 @@ def kind_of(name: str) -> ChannelKind:
 
 
 class Registry:
-    """The maps, and fan-out over them: encoded once, queued for many."""
+    """The maps, and fan-out over them: encoded once, queued for many.
 
-    __slots__ = ("channels", "clients", "members_by_user")
+    Args:
+        rules: the settings of channels.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("channels", "clients", "members_by_user", "rules")
+
+    def __init__(self, rules: ChannelRules | None = None) -> None:
+        self.rules = rules or ChannelRules()
         self.clients: dict[str, Client] = {}
         """By id, in the order of their ids, which grow: `page` relies on it."""
         self.channels: dict[str, Channel] = {}
@@ -114,17 +125,13 @@ class Registry:
         """
         return page_after(self.clients, after, limit)
 
-    def everybody(self) -> dict[Client, Any]:
-        """Every client, as a mapping that `fan_out` takes: made anew, since `clients` is keyed by id."""
-        return dict.fromkeys(self.clients.values())
-
     # -------------------------------------------------------------- channels
 
     def join(self, client: Client, name: str, metadata: msgspec.Raw | None = None) -> Channel:
         """Makes the client a member; a member's metadata is replaced."""
         channel = self.channels.get(name)
         if channel is None:
-            channel = self.channels[name] = Channel(name)
+            channel = self.channels[name] = Channel(name, self.rules.of(name))
         if client not in channel.members:
             client.memberships = (*(client.memberships or ()), channel)
         channel.members[client] = metadata
@@ -137,14 +144,50 @@ class Registry:
         if not channel.members:
             self.channels.pop(channel.name, None)
 
-    def members(self, name: str) -> dict[Client, Any]:
-        """The members of a channel, as a mapping that `fan_out` takes."""
-        channel = self.channels.get(name)
-        return channel.members if channel is not None else {}
-
     def users(self) -> Iterator[str]:
         """The ids of the users who are here."""
         return iter(self.members_by_user)
+
+    # -------------------------------------------------------------- fan-out (brokers.LocalDelivery)
+
+    def to_channel(
+        self, channel: str, payload: bytes, *, data: Buffer | None = None, skip: str | None = None,
+        except_user: str | None = None,
+    ) -> int:  # fmt: skip
+        there = self.channels.get(channel)
+        if there is None:
+            return 0
+        members: dict[Client, Any] = there.members
+        if except_user is not None:
+            members = self._without(members, except_user)
+        frame = Frame(payload, data=data)  # `data` is copied once, to where all queues find it
+        return fan_out(frame, members, None if skip is None else self.clients.get(skip))
+
+    def to_user(self, user_id: str, payload: bytes, *, skip: str | None = None) -> int:
+        clients = self.clients_of(user_id)
+        return fan_out(Frame(payload), clients, None if skip is None else self.clients.get(skip))
+
+    def to_all(
+        self, payload: bytes, *, skip: str | None = None, except_user: str | None = None,
+        authenticated: bool = False,
+    ) -> int:  # fmt: skip
+        clients = self.clients.values()
+        everybody: dict[Client, Any] = (
+            {client: None for client in clients if client.credentials is not None}
+            if authenticated
+            else dict.fromkeys(clients)
+        )
+        if except_user is not None:
+            everybody = self._without(everybody, except_user)
+        return fan_out(Frame(payload), everybody, None if skip is None else self.clients.get(skip))
+
+    def to_client(self, client_id: str, payload: bytes) -> int:
+        client = self.clients.get(client_id)
+        return 0 if client is None else fan_out(Frame(payload), {client: None})
+
+    def _without(self, members: dict[Client, Any], user_id: str) -> dict[Client, Any]:
+        of_user = self.clients_of(user_id)
+        return {client: None for client in members if client not in of_user}
 
 
 class Users(Mapping[str, "tuple[Client, ...]"]):
@@ -164,15 +207,3 @@ class Users(Mapping[str, "tuple[Client, ...]"]):
 
     def __len__(self) -> int:
         return len(self._registry.members_by_user)
-
-
-def send_to(
-    members: dict[Client, Any], payload: bytes, skip: Client | None = None, *, data: Buffer | None = None
-) -> int:
-    """Queues one text message for many clients; returns for how many.
-
-    Args:
-        payload: the text, UTF-8.
-        data: JSON that becomes the member `data` of the object that payload then is; copied here.
-    """
-    return fan_out(Frame(payload, data=data), members, skip) if members else 0

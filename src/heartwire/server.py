@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -13,9 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from heartwire._core.engine import Engine
-from heartwire.actions import Actions, Authorize, claims_allow
+from heartwire.actions import Actions
 from heartwire.admission import Admission
 from heartwire.authorization_hook import AuthorizationHook
+from heartwire.brokers import Broker, MemoryBroker
+from heartwire.channel_settings import ChannelRules
 from heartwire.client import Client
 from heartwire.config import ServerConfig
 from heartwire.dispatch import Dispatcher
@@ -28,10 +31,12 @@ from heartwire.http_api import HttpApi
 from heartwire.http_server import HttpServer
 from heartwire.lifetime import Lifetime, loop_factory
 from heartwire.listeners import Listeners, notify_systemd
+from heartwire.memberships import Authorize, Memberships, claims_allow
 from heartwire.messages import encode_event
 from heartwire.metrics import Metrics
 from heartwire.monitor import Monitor
-from heartwire.registry import Channel, Registry, Users, send_to
+from heartwire.presence import Presence
+from heartwire.registry import Channel, Registry, Users
 from heartwire.tokens import Tokens
 from heartwire.verification import Verification
 from heartwire.webhooks import Webhooks
@@ -49,18 +54,20 @@ class Server:
     Register handlers with the decorators, then `run()`, or `async with server:` inside a running program.
 
     Args:
+        broker: carries what goes to many clients; without one, this process is all there is.
         options: every option of the command, by the same name (docs/options.md).
     Raises:
         ConfigError: an option does not exist or does not fit.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, broker: Broker | None = None, **options: Any) -> None:
         self.config = ServerConfig.from_kwargs(**options)
         self.config.check_hooks()
         self._verification = Verification.of(self.config)
         self.metrics = Metrics()
         self._handlers = Handlers()
-        self._registry = Registry()
+        self._registry = Registry(ChannelRules(self.config.channel_settings))
+        self._broker = broker or MemoryBroker()
         self._heartbeat = Heartbeat(self.metrics)
         self._lifetime = Lifetime(self.config, self._registry, self._heartbeat)
 
@@ -165,15 +172,20 @@ class Server:
 
     def to_channel(self, channel: str, event: str, data: Any = None, *, skip: Client | None = None) -> Any:
         """Sends an event to a channel's members. Returns as `broadcast`."""
-        return self._fan_out(lambda: self._registry.members(channel), event, data, channel, skip)
+        but = None if skip is None else skip.id
+        return self._publish(
+            lambda payload: self._broker.to_channel(channel, payload, skip=but), event, data, channel
+        )
 
     def to_user(self, user_id: str, event: str, data: Any = None, *, skip: Client | None = None) -> Any:
         """Sends an event to all of a user's clients. Returns as `broadcast`."""
-        return self._fan_out(lambda: self._registry.clients_of(user_id), event, data, None, skip)
+        but = None if skip is None else skip.id
+        return self._publish(lambda payload: self._broker.to_user(user_id, payload, skip=but), event, data)
 
     def to_all(self, event: str, data: Any = None, *, skip: Client | None = None) -> Any:
         """Sends an event to every client. Returns as `broadcast`."""
-        return self._fan_out(self._registry.everybody, event, data, None, skip)
+        but = None if skip is None else skip.id
+        return self._publish(lambda payload: self._broker.to_all(payload, skip=but), event, data)
 
     def broadcast(
         self, event: str, data: Any = None, *, channel: str | None = None, user_id: str | None = None,
@@ -200,19 +212,18 @@ class Server:
             return self.to_user(user_id, event, data, skip=skip)
         return self.to_all(event, data, skip=skip)
 
-    def _fan_out(
-        self, members: Callable[[], dict[Client, Any]], event: str, data: Any, channel: str | None,
-        skip: Client | None,
-    ) -> int | concurrent.futures.Future[int]:  # fmt: skip
+    def _publish(
+        self, publish: Callable[[bytes], int], event: str, data: Any, channel: str | None = None
+    ) -> int | concurrent.futures.Future[int]:
         if self._lifetime.state in ("new", "stopped"):
             raise RuntimeError("the server is not running")
         payload = encode_event(event, data, channel=msgspec.UNSET if channel is None else channel)
         if not self._engine.is_foreign():
-            return send_to(members(), payload, skip)
+            return publish(payload)
         future: concurrent.futures.Future[int] = concurrent.futures.Future()
 
         def deliver() -> None:
-            future.set_result(send_to(members(), payload, skip))
+            future.set_result(publish(payload))
 
         if not self._engine.post(deliver):
             future.set_exception(RuntimeError("the server is not running"))
@@ -256,11 +267,24 @@ class Server:
         self._admission = Admission(config, tokens, dispatcher, lambda conn: self._http.take(conn))
         dispatcher.admission = self._admission
         authorize = self._wire_hooks(dispatcher)
-        dispatcher.actions = Actions(
+        presence = Presence(
+            self._broker, config.presence_grace, loop.call_later, loop.time,
+            lambda: dispatcher.speaks_json, dispatcher.webhooks,
+        )  # fmt: skip
+        dispatcher.memberships = Memberships(
             self._registry,
-            tokens.authenticate,
+            presence,
+            self._broker,
             authorize,
             config.max_channels_per_client,
+            dispatcher.webhooks,
+        )
+        dispatcher.actions = Actions(
+            self._registry,
+            dispatcher.memberships,
+            self._broker,
+            tokens.authenticate,
+            authorize,
         )
         self._listeners = Listeners(config, self._engine, dispatcher)
         exposition = Exposition(
@@ -269,7 +293,8 @@ class Server:
         monitor = Monitor(self._engine, self._registry, self.metrics, lifetime.not_ready)
         api = HttpApi(
             self._registry,
-            dispatcher.actions,
+            dispatcher.memberships,
+            self._broker,
             exposition,
             config.api_keys(),
             config.metrics_public,
@@ -285,6 +310,8 @@ class Server:
         lifetime.listeners = self._listeners
         lifetime.http = self._http
         lifetime.verification = self._verification
+        lifetime.broker = self._broker
+        lifetime.presence = presence
         await lifetime.begin()
 
     def _wire_hooks(self, dispatcher: Dispatcher) -> Authorize | None:
@@ -297,7 +324,9 @@ class Server:
         if config.authorize_url is not None:
             if authorize is not None:
                 raise ConfigError("authorize_url", "@server.authorize decides already: use one of the two")
-            authorize = hook = AuthorizationHook(config, figures, claims_allow)
+            authorize = hook = AuthorizationHook(
+                config, figures, functools.partial(claims_allow, self._registry.rules)
+            )
             self._lifetime.hooks += (hook,)
         return authorize
 

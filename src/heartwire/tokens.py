@@ -113,7 +113,7 @@ class Tokens:
             "username": credentials.username,
             "expires_at": expires_text(credentials.expires_at),
         }
-        revising = self._dispatcher.actions.revise(client)
+        revising = self._dispatcher.memberships.revise(client, before is None)
         return answer if revising is None else _after(revising, answer)
 
     # -------------------------------------------------------------- the end of a token

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from heartwire.client import Client
     from heartwire.config import ServerConfig
     from heartwire.metrics import HookFigures
+    from heartwire.presence import Member
     from heartwire.registry import Channel
 
 __all__ = ["Webhooks"]
@@ -102,6 +103,16 @@ class Webhooks:
         if "channel_vacated" in self._wanted:
             lasted_ms = max(round((time.time() - channel.created_at) * 1000), 0)
             self._tell("channel_vacated", {"channel": channel.name, "duration_ms": lasted_ms})
+
+    def member_joined(self, channel: Channel, member: Member) -> None:
+        """A user came to a channel with presence, or has new metadata there."""
+        if "member_joined" in self._wanted:
+            self._tell("member_joined", {"channel": channel.name, **member.shown()})
+
+    def member_left(self, channel: Channel, member: Member) -> None:
+        """A user has gone, and did not come back within the time of grace."""
+        if "member_left" in self._wanted:
+            self._tell("member_left", {"channel": channel.name, **member.shown()})
 
     # -------------------------------------------------------------- messages
 

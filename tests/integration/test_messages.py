@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -237,88 +235,3 @@ async def test_128_channels_are_the_default(server: Server) -> None:
         for i in range(128):
             await client.join(f"c{i}")
         assert (await client.error("join_channel", channel="one-more"))["code"] == "too_many_channels"
-
-
-# ------------------------------------------------------------------ presence
-
-
-async def test_members_come_and_go(server: Server) -> None:
-    room = "presence-room"
-    carol_token = token("carol", username="Carol", channels=["presence-*"])
-    async with json_client(server, PRESENCE) as bob:
-        joined = await bob.join(room, data={"mood": "good"})
-        assert joined == {
-            "channel": room,
-            "members": [{"user_id": "bob", "username": "Bob", "data": {"mood": "good"}}],
-            "member_count": 1,
-        }
-        async with json_client(server, carol_token) as carol:
-            joined = await carol.join(room)
-            assert [member["user_id"] for member in joined["members"]] == ["bob", "carol"]
-            assert joined["member_count"] == 2
-            message = await bob.event("member_joined")
-            assert message["channel"] == room
-            assert message["data"] == {"user_id": "carol", "username": "Carol", "data": None}
-            assert "client_id" not in message  # the server says it, no client
-            await carol.quiet()  # who joins hears of no member_joined
-        assert (await bob.event("member_left"))["data"]["user_id"] == "carol"
-
-
-async def test_a_second_connection_of_a_user_is_no_second_member(server: Server) -> None:
-    room = "presence-room"
-    async with json_client(server, PRESENCE) as bob:
-        await bob.join(room)
-        async with json_client(server, token("carol", channels=[room])) as one:
-            await one.join(room, data={"n": 1})
-            assert (await bob.event("member_joined"))["data"]["data"] == {"n": 1}
-            async with json_client(server, token("carol", channels=[room])) as two:
-                assert (await two.join(room, data={"n": 2}))["member_count"] == 2
-                await two.ask("leave_channel", channel=room)
-                await bob.quiet()
-            await bob.quiet()
-            await one.ask("leave_channel", channel=room)
-        assert (await bob.event("member_left"))["data"] == {
-            "user_id": "carol",
-            "username": None,
-            "data": {"n": 1},
-        }
-        await bob.quiet()
-
-
-async def test_only_presence_channels_have_members_to_tell(server: Server) -> None:
-    async with json_client(server, PRESENCE) as bob:
-        assert await bob.join("private-room") == {"channel": "private-room"}
-        async with json_client(server, token("carol", channels=["private-room"])) as carol:
-            await carol.join("private-room")
-        await bob.quiet()
-
-
-async def test_metadata_has_a_limit(server: Server) -> None:
-    async with json_client(server, PRESENCE) as client:
-        await client.join("presence-room", data="x" * 1022)  # 1,024 with its quotes
-        error = await client.error("join_channel", channel="presence-room", data="x" * 1023)
-        assert error["code"] == "bad_message"
-        assert "1025 bytes" in error["message"]
-
-
-async def test_the_first_hundred_members_are_shown(server: Server) -> None:
-    room = "presence-room"
-    async with json_client(server, PRESENCE) as bob, asyncio.TaskGroup() as crowd:
-        hold, there = asyncio.Event(), asyncio.Semaphore(0)
-
-        async def member(i: int) -> None:
-            async with raw_client(server, token(f"user-{i}", channels=[room])) as peer:
-                await peer.event("connected")
-                peer.send_frame(TEXT, json.dumps({"action": "join_channel", "channel": room}).encode())
-                await peer.event("joined_channel")
-                there.release()
-                await hold.wait()
-
-        for i in range(101):
-            crowd.create_task(member(i))
-        for _ in range(101):
-            await there.acquire()
-        joined = await bob.join(room)
-        assert len(joined["members"]) == 100
-        assert joined["member_count"] == 102
-        hold.set()

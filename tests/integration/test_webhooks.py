@@ -121,6 +121,36 @@ async def test_who_authenticates_later_is_told_once(make: Make, backend: Receive
     assert [data["user_id"] for data in backend.of_type(*events)] == [None, "bob", "bob"]
 
 
+async def test_the_life_of_a_channel(make: Make, backend: Receiver) -> None:
+    every = ("channel_occupied", "member_joined", "member_left", "channel_vacated")
+    server = await started(make, backend, webhook_events=every, presence_grace=3600)
+    room = "presence-room"
+    alice = token("alice", username="Alice", channels=["*"])
+    async with json_client(server, alice) as one, json_client(server, alice) as tab:
+        await one.join(room, data={"mood": "good"})
+        await tab.join(room)
+        await tab.ask("leave_channel", channel=room)
+        async with json_client(server, token("bob", channels=["*"])) as bob:
+            await bob.join(room)
+            await one.event("member_joined")
+        await one.join(room, data="tired")
+        await one.join("lobby")
+    await server.stop()
+    told = backend.events
+    assert [(event["type"], event["data"]["channel"]) for event in told] == [
+        ("channel_occupied", room), ("member_joined", room), ("member_joined", room), ("member_joined", room),
+        ("channel_occupied", "lobby"), ("member_left", room), ("member_left", room),
+        ("channel_vacated", room), ("channel_vacated", "lobby"),
+    ]  # fmt: skip
+    members = [(d["user_id"], d["username"], d["data"]) for d in backend.of_type("member_joined")]
+    assert members == [
+        ("alice", "Alice", {"mood": "good"}), ("bob", None, None), ("alice", "Alice", "tired"),
+    ]  # fmt: skip
+    # Who is waited for goes with the channel.
+    assert {data["user_id"] for data in backend.of_type("member_left")} == {"alice", "bob"}
+    assert all(data["duration_ms"] >= 0 for data in backend.of_type("channel_vacated"))
+
+
 async def test_what_ends_a_connection_is_told(make: Make, backend: Receiver) -> None:
     server = await started(make, backend, webhook_events=("client_disconnected",), auth="optional")
     async with raw_client(server) as peer:

@@ -153,6 +153,7 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
         "choice": field.choices[-1:] and field.choices[-1],
         "path": str(tmp_path / field.name),
         "text": texts.get(field.name, "word"),
+        "custom": "chat- publish=false",
     }
     value = samples[field.kind]
     text = str(value).lower() if field.kind == "flag" else str(value)

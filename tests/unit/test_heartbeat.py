@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from heartwire.actions import Actions
 from heartwire.admission import Admission
+from heartwire.brokers import MemoryBroker
 from heartwire.client import Client
 from heartwire.config import ServerConfig
 from heartwire.dispatch import Dispatcher
 from heartwire.handlers import Handlers
 from heartwire.heartbeat import Heartbeat
+from heartwire.memberships import Memberships
 from heartwire.metrics import Metrics
+from heartwire.presence import Presence
 from heartwire.registry import Registry
-from heartwire.testing import CLOSE, PING, PONG, TEXT, Frame, build_frame
+from heartwire.testing import CLOSE, PING, PONG, TEXT, Frame, ManualClock, build_frame
 from heartwire.tokens import Tokens
 from pair import Pair
 
@@ -41,9 +43,9 @@ def wired() -> Dispatcher:
     dispatcher.heartbeat = Heartbeat(dispatcher.metrics)
     tokens = Tokens(config, None, dispatcher)
     dispatcher.admission = Admission(config, tokens, dispatcher, lambda conn: None)
-    dispatcher.actions = Actions(
-        dispatcher.registry, tokens.authenticate, None, config.max_channels_per_client
-    )
+    broker, nowhere = MemoryBroker(), ManualClock()
+    presence = Presence(broker, 0, nowhere.call_later, nowhere.time, lambda: True)
+    dispatcher.memberships = Memberships(dispatcher.registry, presence, broker, None, 128)
     return dispatcher
 
 

@@ -124,8 +124,10 @@ async def test_the_backend_joins_a_user_and_removes_them(server: Server, api: Ap
             assert (told["data"]["channel"], told["data"]["member_count"]) == ("presence-a/b", 2)
             assert "reply_to" not in told
         assert await api.post(path, {"data": 2}) == {"status": "success", "joined": 2, "failed": 0}
+        assert (await member.event("member_joined"))["data"]["data"] == 2  # once: their data is another now
+        await two.event("member_joined")
         for client in (one, two, member):
-            await client.quiet()  # they knew already
+            await client.quiet()
         members = (await api.get("/api/channels/presence-a%2Fb/clients"))["clients"]
         assert [m["data"] for m in members] == [2, 2, None]
         reply = await api.call("DELETE", path)

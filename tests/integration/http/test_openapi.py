@@ -19,7 +19,7 @@ from integration.http.api import FULL, KEYS, Api
 
 NOBODY: Any = None  # the calls are described here, not made
 MONITOR = Monitor(NOBODY, NOBODY, NOBODY, lambda: None)
-API = HttpApi(NOBODY, NOBODY, NOBODY, (), False, lambda: None, MONITOR, NOBODY)
+API = HttpApi(NOBODY, NOBODY, NOBODY, NOBODY, (), False, lambda: None, MONITOR, NOBODY)
 SCHEMA = schemathesis.openapi.from_dict(document(API.endpoints))
 
 
