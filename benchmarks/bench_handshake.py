@@ -6,10 +6,13 @@ Beside PyJWT and websockets (Sans-I/O), and beside the HMAC that a signature cos
 from __future__ import annotations
 
 import hmac
+import itertools
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from websockets.server import ServerProtocol
 
 from heartwire import handshake
@@ -17,7 +20,8 @@ from heartwire._core.head import read_ordinary_head
 from heartwire.auth import TokenVerifier
 from heartwire.http_head import Request, classify
 from heartwire.keyring import KeyRing
-from heartwire.keys import secret_keys
+from heartwire.keys import pem_keys, secret_keys
+from heartwire.token_cache import TokenCache
 
 
 @pytest.fixture
@@ -81,6 +85,46 @@ def test_verify_token(beside: Any, tools: Any, bearer: str) -> None:
         limit_hmac=(hmac.digest, tools.SECRET.encode(), signed, "sha256"),
         PyJWT=(pyjwt,),
     )
+
+
+def test_verify_token_again(beside: Any, tools: Any, bearer: str) -> None:
+    """A client that comes back with the token it had, beside verifying it once more."""
+    keys = KeyRing(secret_keys([tools.SECRET]))
+    plain, caching = TokenVerifier(keys), TokenVerifier(keys, cache=TokenCache(8192))
+    assert caching.verify(bearer) is caching.verify(bearer)
+    beside((caching.verify, bearer), verifying=(plain.verify, bearer))
+
+
+def test_verify_tokens_once_each(beside: Any, tools: Any) -> None:
+    """What the cache costs where it never helps: more tokens than it holds, in turn, beside no cache."""
+    keys = KeyRing(secret_keys([tools.SECRET]))
+    cache = TokenCache(8192)
+    plain, caching = TokenVerifier(keys), TokenVerifier(keys, cache=cache)
+    tokens = [tools.token(f"user-{i}") for i in range(20_000)]
+    here, there = itertools.cycle(tokens), itertools.cycle(tokens)
+    for _ in range(10_000):
+        caching.verify(next(here))
+    beside(
+        (lambda: caching.verify(next(here)),),
+        without_cache=(lambda: plain.verify(next(there)),),
+    )
+    assert cache.hits == 0
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+def test_verify_by_public_key(beside: Any, tools: Any, algorithm: str) -> None:
+    """A signature by a private key, beside HMAC."""
+    private: Any = {
+        "RS256": lambda: rsa.generate_private_key(65537, 2048),
+        "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "EdDSA": ed25519.Ed25519PrivateKey.generate,
+    }[algorithm]()
+    token = jwt.encode({"sub": "anna", "username": "Anna", "exp": 4102444800}, private, algorithm)
+    pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    by = TokenVerifier(KeyRing(pem_keys(pem)), algorithms=[algorithm])
+    hmac_by = TokenVerifier(KeyRing(secret_keys([tools.SECRET])))
+    assert by.verify(token).user_id == "anna"
+    beside((by.verify, token), HS256=(hmac_by.verify, tools.token("anna")))
 
 
 @pytest.mark.parametrize("origin", [False, True], ids=["native", "with_origin"])

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
 from heartwire._version import __version__
-from heartwire.auth import Credentials, KeyUnknown, credentials_of
+from heartwire.auth import KeyUnknown
 from heartwire.client import GATED, Client
+from heartwire.credentials import Credentials, credentials_of
 from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
 from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
 from heartwire.messages import next_id, timestamp

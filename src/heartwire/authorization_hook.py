@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import msgspec
 
-from heartwire.auth import matches_pattern
+from heartwire.credentials import matches_pattern
 from heartwire.logs import RateLimited
 from heartwire.webhook_delivery import hook_session, signed_headers
 

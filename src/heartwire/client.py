@@ -14,7 +14,7 @@ from heartwire.errors import ConnectionClosed, LocalProtocolError
 from heartwire.messages import encode_event
 
 if TYPE_CHECKING:
-    from heartwire.auth import Credentials
+    from heartwire.credentials import Credentials
     from heartwire.dispatch import Dispatcher
     from heartwire.registry import Channel
 

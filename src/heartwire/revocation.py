@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from heartwire.auth import Credentials
+    from heartwire.credentials import Credentials
 
 __all__ = ["Revocations", "RevocationsFull"]
 

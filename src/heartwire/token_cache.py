@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from heartwire.auth import Credentials
+    from heartwire.credentials import Credentials
 
 __all__ = ["TokenCache"]
 

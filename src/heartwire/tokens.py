@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from heartwire.actions import Answer, expires_text
-from heartwire.auth import Credentials, KeyUnknown
+from heartwire.auth import KeyUnknown
 from heartwire.client import GATED, Client
+from heartwire.credentials import Credentials
 from heartwire.errors import ActionError, ConnectionClosed, TokenError
 from heartwire.messages import encode_event
 from heartwire.revocation import Revocations

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from heartwire import Client, Server
 from integration.peers import BINARY, TEXT, Ends, json_client, raw_client, token
@@ -324,3 +325,102 @@ async def test_a_client_renews_in_time(make: Make) -> None:
         assert await ends.cause() == "token_expired"
         await bob.quiet()
         assert list(server.users) == ["bob"]
+
+
+async def test_when_the_warning_comes(make: Make) -> None:
+    server = make(token_expiring_before=0.3)
+    await server.start()
+    expires = time.time() + 1
+    async with json_client(server, token(exp=expires)) as client:
+        await client.event("token_expiring")
+        assert expires - 0.3 <= time.time() < expires
+        assert (await client.closed())[0] == 4410
+
+
+async def test_no_warning_is_wanted(make: Make) -> None:
+    server = make(token_expiring_before=0, token_grace=0.2)
+    await server.start()
+    expires = time.time() + 0.3
+    async with json_client(server, token(exp=expires)) as client:
+        assert (await client.closed())[0] == 4410
+        with pytest.raises(ConnectionClosedError):
+            await client.ws.recv()
+    assert time.time() >= expires + 0.2
+
+
+# ------------------------------------------------------------------ what tokens allow
+
+
+async def test_joining_and_sending_are_apart(server: Server) -> None:
+    bearer = token("bob", channels=["private-*"], publish=["private-b", "lob*"])
+    async with json_client(server, bearer) as client:
+        for channel in ("private-a", "private-b", "lobby", "news"):
+            await client.join(channel)
+        for channel in ("private-b", "lobby"):
+            await client.send({"action": "send_message", "channel": channel, "data": 1})
+            assert (await client.event("message"))["channel"] == channel
+        for channel in ("private-a", "news"):
+            error = await client.error("send_message", channel=channel)
+            assert error["code"] == "forbidden"
+            assert channel in error["message"]
+        assert (await client.error("send_message", channel="private-c"))["code"] == "not_a_member"
+        await client.ask("authenticate", token=token("bob", channels=["private-*"], publish=[]))
+        assert (await client.error("send_message", channel="lobby"))["code"] == "forbidden"
+        await client.ask("authenticate", token=token("bob", channels=["private-*"]))
+        await client.send({"action": "send_message", "channel": "news"})
+        assert (await client.event("message"))["channel"] == "news"
+
+
+async def test_the_handler_decides_instead_of_the_claims(make: Make) -> None:
+    server = make()
+
+    @server.authorize
+    async def authorize(client: Client, verb: str, channel: str) -> bool:
+        return verb == "join" or "editor" in client.roles
+
+    await server.start()
+    async with json_client(server, token("bob", publish=["*"], roles=["reader"])) as client:
+        await client.join("private-a")
+        assert (await client.error("send_message", channel="private-a"))["code"] == "forbidden"
+        await client.ask("authenticate", token=token("bob", publish=[], roles="editor"))
+        await client.send({"action": "send_message", "channel": "private-a"})
+        assert (await client.event("message"))["channel"] == "private-a"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_handler_that_fails_refuses(make: Make, asynchronous: bool, caplog: Any) -> None:
+    """Also about memberships after a new token: those of which nobody can say that they are allowed end."""
+    server = make()
+    broken = False
+
+    def decide(client: Client, verb: str, channel: str) -> bool:
+        if broken and channel == "private-a":
+            raise RuntimeError("the database is gone")
+        return True
+
+    async def decide_later(client: Client, verb: str, channel: str) -> bool:
+        return decide(client, verb, channel)
+
+    server.authorize(decide_later if asynchronous else decide)
+    await server.start()
+    async with json_client(server, token("bob")) as client:
+        for channel in ("private-a", "private-b"):
+            await client.join(channel)
+        broken = True
+        await client.send({"action": "authenticate", "token": token("bob")})
+        assert (await client.event("left_channel"))["data"]["channel"] == "private-a"
+        await client.event("authenticated")
+        (there,) = server.clients.values()
+        assert there.channels == {"private-b"}
+        assert (await client.error("join_channel", channel="private-a"))["code"] == "internal"
+    assert "the database is gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("claim", "roles"),
+    [(None, set()), ("admin", {"admin"}), (["a", "b", 5], {"a", "b"}), ({"a": 1}, set()), ([], set())],
+)
+async def test_roles(server: Server, claim: Any, roles: set[str]) -> None:
+    async with json_client(server, token(roles=claim)):
+        (there,) = server.clients.values()
+        assert there.roles == roles

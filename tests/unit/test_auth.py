@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fnmatch
 import gc
 import hashlib
 import hmac
@@ -23,9 +22,7 @@ from hypothesis import strategies as st
 
 from heartwire.auth import (
     MAX_TOKEN_BYTES,
-    Credentials,
     TokenVerifier,
-    matches_pattern,
 )
 from heartwire.errors import ConfigError, TokenError
 from heartwire.keyring import KeyRing
@@ -594,44 +591,6 @@ def test_payload_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "loads", recording(json.loads))
     by.verify(token)
     assert [data for data in decoded if b"sub" in data] == [json.dumps(claims()).encode()]
-
-
-# Patterns
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "fits"),
-    [
-        ("private-a", "private-a", True),
-        ("private-a", "private-ab", False),
-        ("private-a", "private-", False),
-        ("*", "", True),
-        ("*", "anything", True),
-        ("private-*", "private-", True),
-        ("private-*", "presence-x", False),
-        ("*-a", "private-a", True),
-        ("a*a", "a", False),
-        ("a*a", "aa", True),
-        ("a*b*c", "a-b-c", True),
-        ("a*b*c", "a-c-b", False),
-        ("a*bc*c", "abc", False),
-        ("**", "x", True),
-        ("private-?", "private-a", False),
-        ("private-[a]", "private-a", False),
-        ("private-.", "private-a", False),
-        ("", "", True),
-        ("", "a", False),
-        ("Private-a", "private-a", False),
-    ],
-)
-def test_patterns(pattern: str, name: str, fits: bool) -> None:
-    assert matches_pattern(pattern, name) is fits
-    assert Credentials("u", None, None, b"{}", ("x", pattern)).allows_channel(name) is (fits or name == "x")
-
-
-@given(st.text(alphabet="ab*", max_size=10), st.text(alphabet="ab", max_size=12))
-def test_patterns_like_fnmatch(pattern: str, name: str) -> None:
-    assert matches_pattern(pattern, name) == fnmatch.fnmatchcase(name, pattern)
 
 
 # Anything at all

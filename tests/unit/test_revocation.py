@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from heartwire.auth import Credentials
+from heartwire.credentials import Credentials
 from heartwire.revocation import Revocations, RevocationsFull
 
 NOW = 1_800_000_000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from heartwire.auth import Credentials
+from heartwire.credentials import Credentials
 from heartwire.token_cache import LONGEST_BYTES, TokenCache
 
 
