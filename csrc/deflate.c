@@ -96,6 +96,7 @@ static int restart(z_stream *s, int bits) {
     uint8_t window[1 << WIDEST];
     uInt n = 0;
     if (inflateGetDictionary(s, window, &n) != Z_OK || inflateReset2(s, -bits) != Z_OK) return -1;
+    s->data_type = 128; /* between two blocks: the final one may have been the empty block of the tail */
     return n && inflateSetDictionary(s, window, n) != Z_OK ? -1 : 0;
 }
 

@@ -255,7 +255,8 @@ class Admission:
             if len(self._origins) >= ORIGINS_KEPT:
                 self._origins.clear()
             self._origins.add((origin, request.headers["Host"]))
-        client = self._open(conn, accepted.response, credentials, request.headers.get("User-Agent"))
+        user_agents = request.headers.get_all("User-Agent")  # nothing forbids several
+        client = self._open(conn, accepted.response, credentials, user_agents[0] if user_agents else None)
         if client is not None:
             client.request = request
             self._tell_connect(client)

@@ -58,6 +58,19 @@ async def test_a_token_is_taken_from_each_place(make: Make, place: str) -> None:
         assert answer.headers.get("sec-websocket-protocol") == expected
 
 
+async def test_user_agents(make: Make) -> None:
+    """Nothing forbids several, or none: the first is the client's."""
+    server = make()
+    await server.start()
+    line = f"Authorization: Bearer {token('bob')}"
+    for lines, expected in (([], None), (["User-Agent: a"], "a"), (["User-Agent: a", "User-Agent: b"], "a")):
+        async with raw_peer(server) as peer:
+            peer.send(handshake("/ws", line, *lines))
+            assert (await peer.answer()).status == 101
+            connected = await peer.event("connected")
+            assert server.clients[connected["data"]["client_id"]].user_agent == expected
+
+
 @pytest.mark.parametrize(
     ("strong", "weak"),
     [("header", "subprotocol"), ("subprotocol", "cookie"), ("cookie", "query"), ("header", "query")],

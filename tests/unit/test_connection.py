@@ -70,6 +70,22 @@ def test_what_cannot_be_a_request_is_told_at_once() -> None:
     assert sink.of("head") == [b"\x16\x03\x01"]
 
 
+@pytest.mark.parametrize("line", [b"get / HTTP/1.1", b"!#$%&'*+-.^_`|~1 / HTTP/1.1"])
+def test_what_may_be_a_method_is_read_to_the_end_of_the_head(line: bytes) -> None:
+    _, link, sink = unopened()
+    head = line + b"\r\n\r\n"
+    for i in range(len(head)):
+        link.feed(head[i : i + 1])
+    assert sink.of("head") == [head]
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n\r\n", b"x" * 1000])
+def test_garbage_is_garbage_whatever_follows_at_once(behind: bytes) -> None:
+    _, link, sink = unopened(head_limit=500)
+    link.feed(b"\x16\x03\x01" + behind)
+    assert sink.of("head") == [b"\x16\x03\x01" + behind]
+
+
 def test_a_refusal_is_read_before_the_end() -> None:
     clock, link, sink = unopened()
     link.feed(HEAD + b"more")

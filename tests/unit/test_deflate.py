@@ -99,6 +99,7 @@ RFC_EXAMPLES = {  # RFC 7692 section 7.2.3: "Hello"
     "one block": ["f248cdc9c90700"],
     "stored": ["000500faff48656c6c6f00"],
     "final block": ["f348cdc9c9070000"],
+    "final and empty, ended by the tail": ["f248cdc9c90704"],  # 7.2.1 says how such a thing comes about
     "two blocks": ["f24805000000ffffcac9c90700"],
     "twice, with context": ["f248cdc9c90700", "f200110000"],
 }

@@ -54,6 +54,11 @@ cdef dict DUES = {"opening": HW_DUE_OPENING, "read": HW_DUE_READ, "token": HW_DU
 cdef dict DUE_NAMES = {which: name for name, which in DUES.items()}
 
 
+cdef bint is_token_byte(uint8_t byte) noexcept:
+    """May it stand in a method (RFC 9110 5.6.2)?"""
+    return 33 <= byte <= 126 and byte not in b'"(),/:;<=>?@[\\]{}'
+
+
 @cython.no_gc
 @cython.final
 cdef class Connection(Endpoint):
@@ -152,15 +157,14 @@ cdef class Connection(Endpoint):
                 end = i + 1
                 break
             i += 1
-        if end == 0:
-            # What cannot begin a request line (TLS, another protocol) is answered at once.
-            if self.pending_len > self.sink.settings.head_limit:
-                head = None
-            elif not 65 <= self.pending[0] <= 90:
-                head = PyBytes_FromStringAndSize(<char *>self.pending, self.pending_len)
-                self.pending_len = 0
-            else:
+        if not is_token_byte(self.pending[0]):
+            # No request line begins like this (TLS, another protocol): answered at once, without an end.
+            head = PyBytes_FromStringAndSize(<char *>self.pending, self.pending_len)
+            self.pending_len = 0
+        elif end == 0:
+            if self.pending_len <= self.sink.settings.head_limit:
                 return
+            head = None
         elif end > self.sink.settings.head_limit:
             head = None
         else:
