@@ -1,5 +1,5 @@
 # make serve | test | test-unit | churn | lint | types | debug | asan | browser | autobahn | wheel | clean
-# make bench | bench-quick | bench-micro   (PYTHON=python3.12 make test)
+# make fuzz SECONDS=60 | bench | bench-quick | bench-micro   (PYTHON=python3.12 make test)
 
 PYTHON ?= python3
 MAKEFLAGS += --no-builtin-rules
@@ -15,8 +15,8 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit churn debug asan portable browser playwright autobahn bench bench-quick bench-micro \
-	lint types wheel clean preflight
+.PHONY: all build serve test test-unit churn debug asan portable browser playwright autobahn fuzz bench bench-quick \
+	bench-micro lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
 all: build
@@ -57,6 +57,12 @@ playwright: $(VENV)/.browser
 # The Autobahn test suite: RFC 6455 conformance over both links. Needs a Python 2.7 for its client.
 autobahn: build
 	$(BIN)/python tools/autobahn.py $(ARGS)
+
+# The fuzzers of tests/fuzz, guided by coverage, SECONDS for each; tests/fuzz/__main__.py has the options.
+SECONDS ?= 60
+CLANG ?= $(firstword $(shell for i in '' -19 -18 -17 -16 -15 -14; do command -v clang$$i; done))
+fuzz: $(VENV)/.fuzz
+	HEARTWIRE_FUZZ_BUILD=build/$(TAG)-fuzz PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) $(ARGS)
 
 # Beside other servers, over sockets: benchmarks/README.md. Nothing else may run meanwhile.
 bench: build $(VENV)/.peers
@@ -144,6 +150,16 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES) | preflight
 
 $(VENV)/.peers: benchmarks/load/requirements.txt | $(VENV)/.installed
 	$(PIP) install --requirement $<
+	touch $@
+
+FUZZED := $(addprefix csrc/,parser.c frame.c mask.c utf8.c deflate.c head.c jsonscan.c)
+$(VENV)/.fuzz: $(VENV)/.installed $(SOURCES) tests/fuzz/csrc_fuzz.c $(shell find src -name '*.py')
+	@[ -n "$(CLANG)" ] || { echo "make fuzz needs clang with its runtime (Debian: clang libclang-rt-dev)"; false; }
+	$(PIP) install --group fuzz
+	CC=$(CLANG) HEARTWIRE_FUZZ=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-fuzz
+	mkdir -p build/fuzz
+	$(CLANG) -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Icsrc \
+		tests/fuzz/csrc_fuzz.c $(FUZZED) -lz -o build/fuzz/csrc-fuzzer
 	touch $@
 
 # These builds hold the whole package, and stand before the checkout on the path of the tests.

@@ -3,6 +3,7 @@
 Environment switches, each a build of its own under build/:
     HEARTWIRE_DEBUG=1       bounds checks and asserts, -O0 -g
     HEARTWIRE_SANITIZE=1    the same under AddressSanitizer and UndefinedBehaviorSanitizer
+    HEARTWIRE_FUZZ=1        under AddressSanitizer and with libFuzzer's coverage: needs CC=clang (make fuzz)
     HEARTWIRE_TRACE=1       line tracing, for coverage of .pyx files
     HEARTWIRE_ANNOTATE=1    Cython's annotated HTML beside the generated C
     HEARTWIRE_NO_REACTOR=1  without the epoll link, as on every platform but Linux
@@ -36,12 +37,12 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "head": ["head"],
 }
 
-SWITCHES = ("DEBUG", "SANITIZE", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")
+SWITCHES = ("DEBUG", "SANITIZE", "FUZZ", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")
 ON = [name for name in SWITCHES if os.environ.get("HEARTWIRE_" + name) == "1"]
-DEBUG, SANITIZE, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE = (name in ON for name in SWITCHES)
+DEBUG, SANITIZE, FUZZ, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE = (name in ON for name in SWITCHES)
 WITH_REACTOR = sys.platform == "linux" and not NO_REACTOR
 WITH_DEFLATE = sys.platform != "win32" and not NO_DEFLATE  # Windows ships no zlib to link with
-CHECKED = DEBUG or SANITIZE
+CHECKED = DEBUG or SANITIZE or FUZZ
 VARIANT = "-".join(ON).lower() or "release"
 
 DIRECTIVES = {
@@ -53,6 +54,9 @@ CFLAGS = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-
 CFLAGS += ["-O0", "-g", "-UNDEBUG"] if CHECKED else ["-O3", "-DNDEBUG"]
 CFLAGS_MSVC = ["/std:c11", "/experimental:c11atomics", "/O2", "/DNDEBUG"]  # Visual Studio 2022 17.5 or later
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if SANITIZE else []
+if FUZZ:
+    CFLAGS[CFLAGS.index("-O0")] = "-O1"
+    SANITIZERS = ["-fsanitize=address,fuzzer-no-link"]
 MACROS = [("CYTHON_TRACE", "1")] if TRACE else []
 MACROS += [] if CHECKED else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 MACROS += [] if WITH_REACTOR else [("HW_NO_REACTOR", "1")]

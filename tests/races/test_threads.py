@@ -125,6 +125,25 @@ def test_posted_bytes_count_against_the_limit() -> None:
     assert (pair.conn.cause, pair.conn.queued_bytes) == ("slow_consumer", 0)
 
 
+def test_what_the_loop_has_not_sent_yet_makes_no_slow_consumer_for_a_thread() -> None:
+    """As in the loop's own thread: the kernel is asked first."""
+    pair = Pair(send_buffer_limit=1000)
+    pair.conn.send(TEXT, "x" * 5000)  # nothing of it is sent before the loop's next turn
+    run_threads(lambda: pair.conn.send(TEXT, "y"))
+    assert texts(pair.sent()) == ["x" * 5000, "y"]
+    pair.link.block()
+    pair.conn.send(TEXT, "x" * 5000)
+    pair.clock.run()
+
+    def refused() -> None:
+        with pytest.raises(ConnectionClosed):
+            pair.conn.send(TEXT, "z")
+
+    run_threads(refused)
+    pair.clock.run()
+    assert pair.conn.cause == "slow_consumer"
+
+
 @pytest.mark.parametrize("link", LINKS)
 def test_threads_hammer_a_server(link: str) -> None:
     """Sends, broadcasts, pings and closes from 8 threads at real clients: per-caller order, CLOSE last."""

@@ -468,10 +468,13 @@ cdef class Connection(Endpoint):
 
     def _send_foreign(self, uint8_t opcode, data):
         cdef Engine engine = self.engine
+        cdef size_t waiting = 0
         if hw_state_phase(&self.c.state) != HW_OPEN or engine is None:
             raise ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone")
         data = data.encode() if isinstance(data, str) else bytes(memoryview(data))
-        if hw_conn_waiting(&self.c) + self.posted_bytes > self.sink.settings.send_limit > 0:
+        if hw_state_has(&self.c.state, HW_WRITE_BLOCKED):  # else the kernel was not offered it yet: `offer`
+            waiting = hw_conn_waiting(&self.c)
+        if waiting + self.posted_bytes > self.sink.settings.send_limit > 0:
             engine.post(self._slow_posted)
             raise ConnectionClosed(4503, "", "slow_consumer")
         self.posted_bytes += len(data)
