@@ -202,8 +202,9 @@ class Delivery:
 
     def _drop(self, count: int, reason: str) -> None:
         self._figures.dropped[reason] += count
+        if reason != "queue_full" or not self._dropped_since:  # of a full queue once, not for each event
+            self._log.warning("events for the webhook were dropped: %s", reason)
         self._dropped_since += count
-        self._log.warning("events for the webhook were dropped: %s", reason)
 
     async def _deliver(self, session: aiohttp.ClientSession, count: int, body: bytes) -> None:
         """Sends a batch until it is taken, refused, or too old."""
@@ -218,8 +219,8 @@ class Delivery:
             if answer.outcome == "ok":
                 self._figures.delivered += count
                 self._dropped_since -= dropped
-                if tries:
-                    logger.info("the webhook takes events again")
+                if tries or dropped:
+                    logger.info("the webhook takes events again; %d were dropped meanwhile", dropped)
                 return
             self._log.warning("the webhook did not take a batch of events: %s", answer.detail)
             if answer.outcome == "refused":
