@@ -118,7 +118,7 @@ class Admission:
         except TokenError as error:  # of the application's authenticator
             self._refuse(conn, handshake.token_refused(error), head)
         except Exception:
-            logger.exception("the handshake failed")
+            self._dispatcher.log.exception("the handshake failed")
             self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
 
     def _open_ordinary(self, conn: Connection, head: bytes) -> bool:
@@ -216,7 +216,7 @@ class Admission:
             except TokenError as error:
                 self._refuse(conn, handshake.token_refused(error), head)
             except Exception:
-                logger.exception("authenticate failed")
+                self._dispatcher.log.exception("authenticate failed")
                 self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
 
         def decided(task: asyncio.Task[None]) -> None:
@@ -330,7 +330,7 @@ class Admission:
         if isinstance(error, (Refusal, ActionError)):
             client.connection.close(4403, error.code, "forbidden")
         elif not isinstance(error, ConnectionClosed):
-            logger.error("on_connect failed for client %s", client.id, exc_info=error)
+            self._dispatcher.log.error("on_connect failed for client %s", client.id, exc_info=error)
             client.connection.close(1011, "on_connect failed", "handler_error")
 
     def _shared(self, user_agent: str | None) -> str | None:
