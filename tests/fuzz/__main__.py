@@ -60,7 +60,7 @@ def run(name: str, seconds: int, keep: bool) -> bool:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     log = BUILD / f"{name}.log"
     status = fuzz(
-        name, [folder], log, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048",
+        name, [folder], log, f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=2048",
         f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=1",
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
