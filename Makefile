@@ -15,8 +15,14 @@ SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwi
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
-.PHONY: all build serve test test-unit churn debug asan portable browser playwright autobahn fuzz bench bench-quick \
-	bench-micro lint types wheel clean preflight
+# Where the Pythons without a GIL are built, and kept beyond `make clean`: they take minutes.
+FREE_THREADED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heartwire/python3.13t
+CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone deflate engine \
+	frame_header jsonscan mask outqueue utf8 wheel)) \
+	$(addprefix tests/races/test_,$(addsuffix .py,any_order many_threads reactor stalls threads))
+
+.PHONY: all build serve test test-unit churn debug asan free-threaded core-tests portable browser \
+	playwright autobahn fuzz bench bench-quick bench-micro lint types wheel clean preflight
 .DELETE_ON_ERROR:
 
 all: build
@@ -41,6 +47,15 @@ debug: $(VENV)/.debug
 
 asan: $(VENV)/.sanitize
 	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
+
+# The core on a Python without a GIL: 3.13, since Debian's source has no later one, and msgspec refuses to be
+# built there. tools/build_freethreaded.sh makes it, once.
+free-threaded:
+	tools/build_freethreaded.sh $(FREE_THREADED)
+	$(MAKE) --no-print-directory PYTHON=$(FREE_THREADED)/python3.13t core-tests
+
+core-tests: $(VENV)/.core
+	PYTHONPATH=src $(BIN)/pytest $(CORE_TESTS) $(ARGS)
 
 # What a platform without epoll, zlib and GCC's vector units gets, here: the same tests over asyncio transports.
 portable: $(VENV)/.portable
@@ -138,6 +153,13 @@ $(VENV)/.deploy: $(VENV)/.installed
 
 $(VENV)/.release: $(VENV)/.installed
 	$(PIP) install --group release
+	touch $@
+
+# What the core's own tests need, where the rest of the package cannot be installed.
+$(VENV)/.core: pyproject.toml $(SOURCES) | preflight
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --group build --group core-test
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.installed

@@ -48,7 +48,7 @@ VARIANT = "-".join(ON).lower() or "release"
 DIRECTIVES = {
     "language_level": 3, "boundscheck": CHECKED, "wraparound": False, "cdivision": True,
     "initializedcheck": CHECKED, "embedsignature": False, "linetrace": TRACE,
-    "auto_pickle": False,
+    "auto_pickle": False, "freethreading_compatible": True,
 }
 CFLAGS = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 CFLAGS += ["-O0", "-g", "-UNDEBUG"] if CHECKED else ["-O3", "-DNDEBUG"]
@@ -80,9 +80,10 @@ class BuildExt(build_ext):
         super().build_extensions()
 
     def build_extension(self, ext):
-        # Extensions share files of csrc: each has its own objects, or two compilers write one file.
+        # Extensions share files of csrc: each has its own objects, or two compilers write one file. So have
+        # the two builds of one Python version, with and without a GIL.
         own = copy.copy(self)
-        own.build_temp = os.path.join(self.build_temp, VARIANT, ext.name)
+        own.build_temp = os.path.join(self.build_temp, VARIANT + getattr(sys, "abiflags", ""), ext.name)
         build_ext.build_extension(own, ext)
 
 

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "conn.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "frame.h"
@@ -26,9 +27,26 @@ static int writable(const hw_conn *c) {
     return (word & HW_PHASE_MASK) == HW_OPEN && !(word & HW_CLOSE_SENT);
 }
 
+int hw_conn_check(const hw_conn *c) {
+    uint64_t word = hw_state_load(&c->state);
+    int phase = (int)(word & HW_PHASE_MASK);
+    if (phase == HW_CLOSED) return 0; /* what was queued is on its way to be freed */
+    if (word & HW_DETACHED) return -1;
+    ptrdiff_t out = hw_out_check(&c->out), held = hw_out_check(&c->held);
+    if (out < 0 || held < 0) return -2;
+    if ((uint64_t)out != hw_word_load(&c->queued) - hw_word_load(&c->sent)) return -3;
+    if ((uint64_t)held != hw_word_load(&c->held_bytes)) return -4;
+    if (held && !(word & HW_FRAG_SENDING)) return -5; /* nothing will let them go (I4) */
+    if (held && (word & HW_CLOSE_SENT)) return -6;    /* they would follow CLOSE (I2) */
+    if (phase == HW_CONNECTING && word & (HW_CLOSE_SENT | HW_FRAG_SENDING | HW_PING_OUTSTANDING)) return -7;
+    if (c->ping_end > hw_word_load(&c->queued)) return -8;
+    return 0;
+}
+
 static int added(hw_conn *c, ptrdiff_t n) {
     if (n < 0) return HW_E_MEMORY;
-    c->queued += (uint64_t)n;
+    hw_word_grow(&c->queued, (uint64_t)n);
+    assert(hw_conn_check(c) == 0);
     return HW_OK;
 }
 
@@ -39,7 +57,8 @@ int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, co
     if (opcode < HW_OP_CLOSE && hw_state_has(&c->state, HW_FRAG_SENDING)) {
         ptrdiff_t held = hw_out_frame(&c->held, NULL, opcode, 1, rsv, payload, n);
         if (held < 0) return HW_E_MEMORY;
-        c->held_bytes += (size_t)held;
+        hw_word_grow(&c->held_bytes, (uint64_t)held);
+        assert(hw_conn_check(c) == 0);
         return HW_OK;
     }
     return added(c, hw_out_frame(&c->out, cork, opcode, 1, rsv, payload, n));
@@ -55,8 +74,8 @@ int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv
     size_t size;
     int blocked;
     *sent = hw_out_send_frame(&c->out, cork, c->fd, opcode, rsv, payload, n, &size, &blocked);
-    c->queued += size;
-    if (*sent > 0) c->sent += (uint64_t)*sent;
+    hw_word_grow(&c->queued, size);
+    if (*sent > 0) hw_word_grow(&c->sent, (uint64_t)*sent);
     if (blocked) hw_state_set(&c->state, HW_WRITE_BLOCKED);
     return HW_OK;
 }
@@ -67,7 +86,8 @@ int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) {
     if (hw_state_has(&c->state, HW_FRAG_SENDING)) {
         ptrdiff_t held = hw_out_shared(&c->held, frame);
         if (held < 0) return HW_E_MEMORY;
-        c->held_bytes += (size_t)held;
+        hw_word_grow(&c->held_bytes, (uint64_t)held);
+        assert(hw_conn_check(c) == 0);
         return HW_OK;
     }
     return added(c, hw_out_shared(&c->out, frame));
@@ -86,8 +106,10 @@ int hw_conn_fragment(hw_conn *c, hw_out_node *cork, uint8_t opcode, int fin, con
     } else {
         hw_state_clear(&c->state, HW_FRAG_SENDING);
         hw_out_append(&c->out, &c->held);
-        c->queued += c->held_bytes;
-        c->held_bytes = 0;
+        uint64_t held = hw_word_load(&c->held_bytes);
+        hw_word_store(&c->held_bytes, 0); /* before, or another thread counts them twice */
+        hw_word_grow(&c->queued, held);
+        assert(hw_conn_check(c) == 0);
     }
     return HW_OK;
 }
@@ -97,7 +119,7 @@ int hw_conn_close_frame(hw_conn *c, hw_out_node *cork, uint16_t code, const uint
     if (hw_state_phase(&c->state) == HW_CLOSED) return HW_E_CLOSED;
     if (!hw_state_set(&c->state, HW_CLOSE_SENT)) return HW_E_CLOSED;
     hw_out_clear(&c->held, NULL);
-    c->held_bytes = 0;
+    hw_word_store(&c->held_bytes, 0);
     if (n > sizeof payload - 2) {
         n = sizeof payload - 2;
         while (n && (reason[n] & 0xC0) == 0x80) n--; /* do not cut a UTF-8 sequence */
@@ -115,25 +137,28 @@ int hw_conn_bytes(hw_conn *c, hw_out_node *cork, const uint8_t *p, size_t n) {
 }
 
 void hw_conn_drop_queue(hw_conn *c, hw_out_node *cork) {
-    c->queued -= hw_out_truncate(&c->out, cork);
+    hw_word_grow(&c->queued, -(uint64_t)hw_out_truncate(&c->out, cork));
     hw_out_clear(&c->held, NULL);
-    c->held_bytes = 0;
+    hw_word_store(&c->held_bytes, 0);
+    assert(hw_conn_check(c) == 0);
 }
 
 void hw_conn_sent(hw_conn *c, hw_out_node *cork, size_t n) {
     hw_out_consume(&c->out, cork, n);
-    c->sent += n;
+    hw_word_grow(&c->sent, n);
+    assert(hw_conn_check(c) == 0);
 }
 
 ptrdiff_t hw_conn_flush(hw_conn *c, hw_out_node *cork) {
     int blocked = 0;
     if (hw_state_phase(&c->state) == HW_CLOSED) return -EPIPE;
     ptrdiff_t n = hw_out_send(&c->out, cork, c->fd, &blocked);
-    if (n > 0) c->sent += (uint64_t)n;
+    if (n > 0) hw_word_grow(&c->sent, (uint64_t)n);
     if (blocked)
         hw_state_set(&c->state, HW_WRITE_BLOCKED);
     else if (hw_out_empty(&c->out))
         hw_state_clear(&c->state, HW_WRITE_BLOCKED);
+    assert(hw_conn_check(c) == 0);
     return blocked && n < 0 ? 0 : n;
 }
 

@@ -11,6 +11,7 @@
 #include "parser.h"
 #include "state.h"
 #include "wheel.h"
+#include "word.h"
 
 enum {
     HW_OK = 0,
@@ -39,8 +40,8 @@ typedef struct {
     uint32_t slot; /* index in the reactor's table */
     hw_outqueue out;
     hw_outqueue held;          /* whole messages that wait for the end of a fragmented one (I4) */
-    size_t held_bytes;
-    uint64_t queued, sent;     /* bytes ever put into `out`, and ever taken by the kernel */
+    hw_word held_bytes;
+    hw_word queued, sent;      /* bytes ever put into `out`, and ever taken by the kernel */
     uint64_t ping_end;         /* value of `sent` at which the last ping has left; 0: none */
     hw_parser in;
     hw_wheel_entry timer;
@@ -52,8 +53,16 @@ void hw_conn_init(hw_conn *c, int fd, uint32_t slot, uint32_t generation);
 /* Frees what it holds. The descriptor is its link's. */
 void hw_conn_free(hw_conn *c, hw_out_node *cork);
 
+/* Verifies what holds between any two steps: the books agree with the queues, the flags with the phase. Debug
+ * builds do after every step. Returns 0, or a negative number naming the first that is broken. */
+int hw_conn_check(const hw_conn *c);
+
+/* Bytes that wait to be sent; to other threads a recent value, never more than there were. They load `sent`
+ * first: whatever was sent meanwhile had been queued before. */
 static inline size_t hw_conn_waiting(const hw_conn *c) {
-    return (size_t)(c->queued - c->sent) + c->held_bytes;
+    uint64_t sent = hw_word_load(&c->sent);
+    uint64_t queued = hw_word_load(&c->queued);
+    return (size_t)(queued - sent + hw_word_load(&c->held_bytes));
 }
 
 /* Queues one frame: state check and append in one step (I3). Control frames go between fragments;

@@ -305,3 +305,21 @@ size_t hw_out_truncate(hw_outqueue *q, hw_out_node *cork) {
         drop_head(q, cork);
     return dropped;
 }
+
+ptrdiff_t hw_out_check(const hw_outqueue *q) {
+    ptrdiff_t unsent = 0;
+    if (!q->head != !q->tail) return -1;
+    for (const hw_out_node *node = q->head; node; node = node->next) {
+        if (node->start >= node->end) return -2; /* nothing left of it: it had to go */
+        if (node->start && node != q->head) return -3; /* overtaken */
+        if (node->shared) {
+            if (atomic_load_explicit(&node->shared->refs, memory_order_relaxed) == 0) return -4;
+            if (node->end != node->shared->len || node->lead) return -5;
+        } else if (node->end > node->cap || node->lead > node->end) {
+            return -6;
+        }
+        if (!node->next && node != q->tail) return -7;
+        unsent += (ptrdiff_t)(node->end - node->start);
+    }
+    return unsent;
+}

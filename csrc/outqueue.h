@@ -74,6 +74,10 @@ void hw_out_clear(hw_outqueue *q, hw_out_node *cork);
 
 static inline int hw_out_empty(const hw_outqueue *q) { return q->head == NULL; }
 
+/* Verifies every invariant of the structure. Returns the unsent bytes, or a negative number naming the first
+ * that is broken. */
+ptrdiff_t hw_out_check(const hw_outqueue *q);
+
 /* The first contiguous unsent bytes, for links that are not sockets. NULL if empty. */
 const uint8_t *hw_out_front(const hw_outqueue *q, size_t *n);
 

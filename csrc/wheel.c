@@ -188,3 +188,7 @@ int hw_wheel_check(const hw_wheel *w) {
     }
     return total == w->count ? 0 : -8;
 }
+
+#ifndef NDEBUG
+void hw_wheel_verify(const hw_wheel *w) { assert(hw_wheel_check(w) == 0); }
+#endif

@@ -50,4 +50,11 @@ uint64_t hw_wheel_next(const hw_wheel *w);
 /* Verifies every invariant of the structure. Returns 0, or a negative number naming the first broken. */
 int hw_wheel_check(const hw_wheel *w);
 
+/* The same as an assertion of debug builds, which make one after every batch. */
+#ifdef NDEBUG
+static inline void hw_wheel_verify(const hw_wheel *w) { (void)w; }
+#else
+void hw_wheel_verify(const hw_wheel *w);
+#endif
+
 #endif

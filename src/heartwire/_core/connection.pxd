@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from heartwire._core.csrc cimport hw_event, hw_event_kind, hw_shared, hw_zip_peer
+from heartwire._core.csrc cimport hw_event, hw_event_kind, hw_shared, hw_word, hw_word32, hw_zip_peer
 from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport Link, Sink
 
@@ -20,7 +20,7 @@ cdef class Connection(Endpoint):
     # heartbeat
     cdef uint32_t last_rx               # engine.now_ms of the last byte received
     cdef uint32_t ping_us               # when the ping under way was handed over, low 32 bits
-    cdef uint32_t rtt_us                # of the last answered ping, 0: none yet
+    cdef hw_word32 rtt_us               # of the last answered ping, 0: none yet
     cdef uint32_t paused_at             # engine.now_ms when reading was paused, 0: it is not
     # how it ends
     cdef readonly object cause          # one of heartwire.closing's words, None while open
@@ -52,7 +52,7 @@ cdef class Connection(Endpoint):
     cdef int failure                    # errno that ended it, 0: none
     cdef list drain_waiters             # futures, None while nobody waits
     # other threads
-    cdef size_t posted_bytes
+    cdef hw_word posted_bytes           # of messages that other threads have handed over, not queued yet
 
     cdef void receive(self, uint8_t *p, size_t n) noexcept
     cdef void receive_eof(self) noexcept

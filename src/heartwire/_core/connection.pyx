@@ -19,7 +19,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
-from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
 from heartwire._core.csrc cimport *
@@ -75,7 +75,7 @@ cdef class Connection(Endpoint):
         engine.set_due(self, HW_DUE_OPENING, sink.settings.handshake_timeout_ms)
 
     def __dealloc__(self):
-        if self.engine is not None:  # it was dropped without its end
+        if self.engine is not None:  # None: not even made. In the wheel: dropped without its end
             hw_wheel_remove(&self.engine.wheel, &self.c.timer)
         hw_conn_free(&self.c, NULL)
         hw_zip_peer_free(self.zip)
@@ -206,6 +206,7 @@ cdef class Connection(Endpoint):
         cdef Engine engine = self.engine
         cdef int phase
         cdef int answer
+        cdef uint32_t rtt_us
         self.pumping = True
         while True:
             phase = hw_state_phase(&self.c.state)
@@ -245,10 +246,11 @@ cdef class Connection(Endpoint):
                 continue
             if kind == HW_EV_PONG:
                 if ev.len == PONG_ID and self.ping_us and (<uint32_t *>ev.data)[0] == self.ping_us:
-                    self.rtt_us = max(<uint32_t>self.engine.now_us - self.ping_us, 1)
+                    rtt_us = max(<uint32_t>self.engine.now_us - self.ping_us, 1)
+                    hw_word32_store(&self.rtt_us, rtt_us)
                     self.ping_us = 0
                     self.engine.totals.pongs += 1
-                    self.engine.note_rtt(self.rtt_us)
+                    self.engine.note_rtt(rtt_us)
                 continue
             self.c.due[HW_DUE_MESSAGE] = 0  # the next one has its own time
             self.messages_in += 1
@@ -440,7 +442,7 @@ cdef class Connection(Endpoint):
         """
         cdef const char *p
         cdef Py_ssize_t n
-        if self.engine is None or self.engine.foreign():
+        if self.engine.foreign():
             return self._send_foreign(opcode, data)
         if type(data) is str:
             p = PyUnicode_AsUTF8AndSize(data, &n)
@@ -469,20 +471,20 @@ cdef class Connection(Endpoint):
     def _send_foreign(self, uint8_t opcode, data):
         cdef Engine engine = self.engine
         cdef size_t waiting = 0
-        if hw_state_phase(&self.c.state) != HW_OPEN or engine is None:
-            raise ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone")
+        if hw_state_phase(&self.c.state) != HW_OPEN:
+            self.check(HW_E_CLOSED)
         data = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         if hw_state_has(&self.c.state, HW_WRITE_BLOCKED):  # else the kernel was not offered it yet: `offer`
             waiting = hw_conn_waiting(&self.c)
-        if waiting + self.posted_bytes > self.sink.settings.send_limit > 0:
+        if waiting + hw_word_load(&self.posted_bytes) > self.sink.settings.send_limit > 0:
             engine.post(self._slow_posted)
             raise ConnectionClosed(4503, "", "slow_consumer")
-        self.posted_bytes += len(data)
+        hw_word_add(&self.posted_bytes, len(data))
         if not engine.post(self._send_posted, opcode, data):
             raise ConnectionClosed(1006, "", "shutdown")
 
     def _send_posted(self, uint8_t opcode, bytes data):
-        self.posted_bytes -= len(data)
+        hw_word_add(&self.posted_bytes, <uint64_t>-len(data))
         if self.queue(opcode, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) == HW_E_SLOW:
             self.slow()
 
@@ -500,7 +502,7 @@ cdef class Connection(Endpoint):
             else:
                 n = self.link.push(self)
             if n < 0:
-                if self.c.sent >= self.c.ping_end:  # it left before the fault
+                if hw_word_load(&self.c.sent) >= self.c.ping_end:  # it left before the fault
                     self.c.ping_end = 0
                 self.lost(<int>-n)
                 return
@@ -528,8 +530,8 @@ cdef class Connection(Endpoint):
 
     def add_drain_waiter(self, future):
         """Resolves a future once nothing is queued, or fails it with ConnectionClosed at the end (I9)."""
-        if self.engine is None:
-            raise ConnectionClosed(self.code or 1006, self.reason or "", self.cause or "peer_gone")
+        if hw_state_phase(&self.c.state) == HW_CLOSED:
+            self.check(HW_E_CLOSED)
         if self.drain_waiters is None:
             self.drain_waiters = []
         self.drain_waiters.append(future)
@@ -550,7 +552,7 @@ cdef class Connection(Endpoint):
         self.engine.totals.bytes_out += n
         if n:
             self.last_tx = self.engine.now_ms
-        if self.c.ping_end and self.c.sent >= self.c.ping_end:
+        if self.c.ping_end and hw_word_load(&self.c.sent) >= self.c.ping_end:
             self.ping_left()
         if blocked:
             if (n or self.c.due[HW_DUE_WRITE] == 0) and self.sink.settings.ping_timeout_ms:
@@ -567,8 +569,8 @@ cdef class Connection(Endpoint):
         """The peer does not read: what waits is dropped, CLOSE 4503 goes out if it can."""
         if hw_state_phase(&self.c.state) == HW_OPEN:
             self.engine.totals.slow_consumers += 1
-            hw_conn_drop_queue(&self.c, self.cork())
             self.c.ping_end = 0
+            hw_conn_drop_queue(&self.c, self.cork())
             self.end(4503, "", "slow_consumer", SLOW_MS)
 
     # ---------------------------------------------------------------- the heartbeat
@@ -587,7 +589,7 @@ cdef class Connection(Endpoint):
             return
         self.engine.totals.pings += 1
         self.ping_us = stamp
-        self.c.ping_end = self.c.queued
+        self.c.ping_end = hw_word_load(&self.c.queued)
         if not again:
             self.c.due[HW_DUE_PING] = 0  # until it has left
         self.flush()
@@ -600,7 +602,7 @@ cdef class Connection(Endpoint):
 
     def ping(self):
         """Sends a ping now, from any thread. Nothing happens if the connection is not OPEN (I8)."""
-        if self.engine is None or hw_state_phase(&self.c.state) != HW_OPEN:
+        if hw_state_phase(&self.c.state) != HW_OPEN:
             return
         if self.engine.foreign():
             self.engine.post(self.ping)
@@ -642,9 +644,9 @@ cdef class Connection(Endpoint):
                 else:
                     self.engine.set_due(self, HW_DUE_PING, idle_until - now)
         if self.passed(HW_DUE_WRITE, now):
-            sent = self.c.sent
+            sent = hw_word_load(&self.c.sent)
             self.flush()  # while we were stalled nobody asked the kernel
-            if sent == self.c.sent and hw_state_phase(&self.c.state) != HW_CLOSED:
+            if sent == hw_word_load(&self.c.sent) and hw_state_phase(&self.c.state) != HW_CLOSED:
                 if late:
                     self.engine.set_due(self, HW_DUE_WRITE, late)
                 else:
@@ -676,7 +678,7 @@ cdef class Connection(Endpoint):
     def set_due(self, name, seconds):
         """Sets ("opening", "read", "token", "handler") to so many seconds from now; None clears it."""
         cdef int which = DUES[name]
-        if self.engine is None or hw_state_phase(&self.c.state) == HW_CLOSED:
+        if hw_state_phase(&self.c.state) == HW_CLOSED:
             return
         if seconds is None:
             self.c.due[which] = 0
@@ -688,8 +690,7 @@ cdef class Connection(Endpoint):
 
     def pause(self):
         """Stops reading until resume(); what was received already is kept. Loop thread only."""
-        if self.engine is not None and hw_state_phase(&self.c.state) == HW_OPEN \
-                and hw_state_set(&self.c.state, HW_READ_PAUSED):
+        if hw_state_phase(&self.c.state) == HW_OPEN and hw_state_set(&self.c.state, HW_READ_PAUSED):
             self.paused_at = self.engine.now_ms
 
     def resume(self):
@@ -697,7 +698,7 @@ cdef class Connection(Endpoint):
         cdef Engine engine = self.engine
         cdef uint32_t paused
         cdef uint32_t left
-        if engine is None or not hw_state_clear(&self.c.state, HW_READ_PAUSED) or self.pumping:
+        if not hw_state_clear(&self.c.state, HW_READ_PAUSED) or self.pumping:
             return
         if hw_state_phase(&self.c.state) == HW_CLOSED:
             return
@@ -755,8 +756,6 @@ cdef class Connection(Endpoint):
 
     def refuse(self, bytes response):
         """Answers the request head with an HTTP error; the connection ends without having been OPEN."""
-        if self.engine is None:
-            return
         if hw_conn_bytes(&self.c, self.cork(), <const uint8_t *>PyBytes_AS_STRING(response),
                          PyBytes_GET_SIZE(response)) != HW_OK:
             return
@@ -791,11 +790,14 @@ cdef class Connection(Endpoint):
 
     cdef void leave_open(self, uint16_t code, object reason, object cause) noexcept:
         """OPEN -> CLOSING, once: the cause is fixed, and the owner is told."""
-        if not hw_state_step(&self.c.state, HW_OPEN, HW_CLOSING):
+        if hw_state_phase(&self.c.state) != HW_OPEN:
             return
+        # Before the step: a thread that sees CLOSING reads these.
         self.code = code
         self.reason = reason
         self.cause = cause
+        if not hw_state_step(&self.c.state, HW_OPEN, HW_CLOSING):
+            return
         self.c.due[HW_DUE_PING] = 0
         self.c.due[HW_DUE_MESSAGE] = 0
         self.c.due[HW_DUE_READ] = 0
@@ -825,7 +827,7 @@ cdef class Connection(Endpoint):
     def close(self, uint16_t code=1000, reason="", cause="server_closed"):
         """Starts the closing handshake: what is queued, then CLOSE. Idempotent, any thread, any state."""
         cdef Engine engine = self.engine
-        if engine is None or hw_state_phase(&self.c.state) != HW_OPEN:
+        if hw_state_phase(&self.c.state) != HW_OPEN:
             return
         if engine.foreign():
             engine.post(self.close, code, reason, cause)
@@ -835,9 +837,8 @@ cdef class Connection(Endpoint):
 
     def abort(self, cause="server_closed", uint16_t code=1006):
         """Closes the socket at once, without a CLOSE frame. Loop thread only."""
-        if self.engine is not None:
-            self.leave_open(code, "", cause)
-            self.finish()
+        self.leave_open(code, "", cause)
+        self.finish()
 
     cdef void finish(self) noexcept:
         """Anything -> CLOSED, once: the socket is closed here; the owner hears of it after the batch."""
@@ -849,8 +850,7 @@ cdef class Connection(Endpoint):
     cdef void settle(self) noexcept:
         """After the batch: tells the end, frees what the connection held, breaks its cycles."""
         cdef Engine engine = self.engine
-        cdef int phase = hw_state_phase(&self.c.state)
-        if engine is None or phase != HW_CLOSED:
+        if self.link is None:  # it was told before
             return
         hw_wheel_remove(&engine.wheel, &self.c.timer)
         self.account(0)
@@ -876,7 +876,6 @@ cdef class Connection(Endpoint):
         self.pending_len = self.pending_start = 0
         self.owner = None
         self.link = None
-        self.engine = None
 
     def _settle_ping(self):
         """Which of the four ways the heartbeat lets go (protocol.md 1)."""
@@ -903,10 +902,7 @@ cdef class Connection(Endpoint):
         cdef const uint8_t[::1] view = data
         cdef size_t at = 0
         cdef size_t n
-        cdef bint outermost
-        if engine is None:
-            return
-        outermost = engine.begin()
+        cdef bint outermost = engine.begin()
         if not outermost:  # inside a callback of another connection, whose bytes stand in the buffer
             own = bytearray(view)
             self.receive(<uint8_t *>PyByteArray_AS_STRING(own), len(own))
@@ -921,39 +917,30 @@ cdef class Connection(Endpoint):
     def feed_buffer(self, size_t n):
         """Takes the first n bytes of `engine.receive_buffer`, where the link put them."""
         cdef Engine engine = self.engine
-        cdef bint outermost
-        if engine is None:
-            return
-        outermost = engine.begin()
+        cdef bint outermost = engine.begin()
         self.receive(engine.buffer, min(n, engine.buffer_size))
         engine.end(outermost)
 
     def feed_eof(self):
         """The peer shut down its sending side."""
         cdef Engine engine = self.engine
-        cdef bint outermost
-        if engine is not None:
-            outermost = engine.begin()
-            self.receive_eof()
-            engine.end(outermost)
+        cdef bint outermost = engine.begin()
+        self.receive_eof()
+        engine.end(outermost)
 
     def feed_loss(self, int error):
         """The connection is gone; `error` is its errno, 0 for none."""
         cdef Engine engine = self.engine
-        cdef bint outermost
-        if engine is not None:
-            outermost = engine.begin()
-            self.lost(error)
-            engine.end(outermost)
+        cdef bint outermost = engine.begin()
+        self.lost(error)
+        engine.end(outermost)
 
     def writable(self):
         """The link can take bytes again."""
         cdef Engine engine = self.engine
-        cdef bint outermost
-        if engine is not None:
-            outermost = engine.begin()
-            self.flush()
-            engine.end(outermost)
+        cdef bint outermost = engine.begin()
+        self.flush()
+        engine.end(outermost)
 
     # ---------------------------------------------------------------- what it is
 
@@ -1014,12 +1001,13 @@ cdef class Connection(Endpoint):
     @property
     def queued_bytes(self):
         """Bytes that wait to be sent."""
-        return hw_conn_waiting(&self.c) + self.posted_bytes
+        return hw_conn_waiting(&self.c) + hw_word_load(&self.posted_bytes)
 
     @property
     def rtt_ms(self):
         """Milliseconds between the last answered ping and its pong; None before the first."""
-        return self.rtt_us / 1000.0 if self.rtt_us else None
+        cdef uint32_t us = hw_word32_load(&self.rtt_us)
+        return us / 1000.0 if us else None
 
     @property
     def last_seen(self):
@@ -1031,8 +1019,9 @@ cdef class Connection(Endpoint):
         (0 after the end was told)."""
         cdef uint32_t came = 0
         cdef uint32_t went = 0
-        if self.engine is not None:
+        if self.link is not None:
             came = self.engine.now_ms - self.last_rx
             went = self.engine.now_ms - self.last_tx
-        return {"bytes_in": self.bytes_in, "bytes_out": self.c.sent, "messages_in": self.messages_in,
-                "messages_out": self.messages_out, "received_ago_ms": came, "sent_ago_ms": went}
+        return {"bytes_in": self.bytes_in, "bytes_out": hw_word_load(&self.c.sent),
+                "messages_in": self.messages_in, "messages_out": self.messages_out,
+                "received_ago_ms": came, "sent_ago_ms": went}

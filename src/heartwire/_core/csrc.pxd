@@ -42,6 +42,21 @@ cdef extern from "clock.h" nogil:
     uint64_t hw_clock_us() noexcept
 
 
+cdef extern from "word.h" nogil:
+    # Opaque like hw_state: read by other threads.
+    ctypedef struct hw_word:
+        pass
+
+    ctypedef struct hw_word32:
+        pass
+
+    uint64_t hw_word_load(const hw_word *w) noexcept
+    void hw_word_store(hw_word *w, uint64_t value) noexcept
+    void hw_word_add(hw_word *w, uint64_t by) noexcept
+    uint32_t hw_word32_load(const hw_word32 *w) noexcept
+    void hw_word32_store(hw_word32 *w, uint32_t value) noexcept
+
+
 cdef extern from "mask.h" nogil:
     uint8_t hw_mask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key, size_t pos) noexcept
 
@@ -103,6 +118,7 @@ cdef extern from "wheel.h" nogil:
     hw_wheel_entry *hw_wheel_pop(hw_wheel *w) noexcept
     uint64_t hw_wheel_next(const hw_wheel *w) noexcept
     int hw_wheel_check(const hw_wheel *w) noexcept
+    void hw_wheel_verify(const hw_wheel *w) noexcept
 
 
 cdef extern from "bucket.h" nogil:
@@ -232,9 +248,9 @@ cdef extern from "conn.h" nogil:
         uint32_t slot
         hw_outqueue out
         hw_outqueue held
-        size_t held_bytes
-        uint64_t queued
-        uint64_t sent
+        hw_word held_bytes
+        hw_word queued
+        hw_word sent
         uint64_t ping_end
         # `in` is a Python keyword
         hw_parser parser "in"

@@ -4,7 +4,26 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from heartwire._core.csrc cimport hw_conn, hw_out_node, hw_wheel, hw_zip
+from heartwire._core.csrc cimport hw_conn, hw_out_node, hw_wheel, hw_word, hw_zip
+
+
+# What the GIL is on the other builds: PyMutex where there is none, and nothing where there is.
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    typedef PyMutex hw_lock;
+    #define hw_lock_take(lock) PyMutex_Lock(lock)
+    #define hw_lock_give(lock) PyMutex_Unlock(lock)
+    #else
+    typedef char hw_lock;
+    #define hw_lock_take(lock) ((void)(lock))
+    #define hw_lock_give(lock) ((void)(lock))
+    #endif
+    """
+    ctypedef struct Lock "hw_lock":
+        pass
+    void take "hw_lock_take"(Lock *lock) noexcept
+    void give "hw_lock_give"(Lock *lock) noexcept
 
 
 # A list of owned references that costs nothing while empty.
@@ -43,7 +62,7 @@ cdef struct Histogram:
 @cython.no_gc
 cdef class Endpoint:
     cdef hw_conn c
-    cdef Engine engine          # owned; None once the connection is closed and let go
+    cdef Engine engine          # owned, for good: other threads read it
     cdef uint8_t dirty             # stands in engine.dirty
     cdef uint8_t watching          # its link should deliver input, unless HW_READ_PAUSED
     cdef uint8_t armed_read        # its link does: the link's own notes
@@ -81,13 +100,14 @@ cdef class Engine:
     cdef size_t buffer_size
     cdef hw_zip zip                     # owned streams: compression without context takeover
     # other threads
-    cdef unsigned long thread_id
+    cdef hw_word thread_id
     cdef object posted                  # collections.deque of (callable, args)
     cdef object call_soon_threadsafe
+    cdef Lock posting                   # held to change `posted` together with the next two
     cdef bint wake_pending
+    cdef bint stopped
     cdef public object error_handler    # (exception) -> None: the server logs it
     cdef uint64_t random
-    cdef bint stopped
     cdef Totals totals
     cdef Histogram rtt                  # microseconds between a ping and its pong
     cdef Histogram lag                  # microseconds by which the loop called us late

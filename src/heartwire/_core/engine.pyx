@@ -18,10 +18,12 @@ from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64
 from libc.string cimport memmove, memset
 
 from heartwire._core.csrc cimport (
+    HW_CLOSED,
     HW_DUE_PING,
     hw_clock_us,
     hw_conn_next_due,
     hw_out_node,
+    hw_state_phase,
     hw_wheel_add,
     hw_wheel_advance,
     hw_wheel_entry,
@@ -31,6 +33,9 @@ from heartwire._core.csrc cimport (
     hw_wheel_next,
     hw_wheel_pop,
     hw_wheel_remove,
+    hw_wheel_verify,
+    hw_word_load,
+    hw_word_store,
     hw_zip_available,
     hw_zip_free,
 )
@@ -107,7 +112,7 @@ cdef class Endpoint:
 
     cdef hw_out_node *cork(self) noexcept:
         """The node this endpoint may append to: the engine's cork while it is being served, else NULL."""
-        if self.engine is None or self.engine.corked is not self:
+        if self.engine.corked is not self:
             return NULL
         return self.engine.cork
 
@@ -158,7 +163,7 @@ cdef class Engine:
         self.call_soon_threadsafe = call_soon_threadsafe
         self.clock = clock
         self.posted = deque()
-        self.thread_id = PyThread_get_thread_ident()
+        self.adopt_thread()
         self.armed_tick = UINT64_MAX
         self.random = int.from_bytes(urandom(8), "little") | 1
         self.update_clock()
@@ -274,7 +279,7 @@ cdef class Engine:
                 break
             endpoint = owner_of(entry)
             endpoint.expire()
-            if endpoint.engine is not None:
+            if hw_state_phase(&endpoint.c.state) != HW_CLOSED:
                 self.rearm(endpoint)  # also if expire() set one: an earlier one may be waiting
             done += 1
             if done & 63 == 0:
@@ -299,6 +304,7 @@ cdef class Engine:
         self.flush_dirty()
         self.settle_ended()
         self.in_batch = False
+        hw_wheel_verify(&self.wheel)
         if self.dirty.count or self.ended.count:
             self.request_flush()
         self.arm_timer()
@@ -366,32 +372,47 @@ cdef class Engine:
     # ---------------------------------------------------------------- other threads
 
     cdef bint foreign(self) noexcept:
-        return PyThread_get_thread_ident() != self.thread_id
+        return PyThread_get_thread_ident() != hw_word_load(&self.thread_id)
 
     def post(self, call, *args):
         """Runs `call(*args)` in the engine's thread. From any thread; one wake-up for a burst.
 
         Returns:
-            False if the loop is gone, and the call with it.
+            False if the loop is gone, and the call with it. True: it will run, at the latest in `stop`.
         """
-        if self.stopped:
-            return False
-        self.posted.append((call, args))
-        if not self.wake_pending:
-            self.wake_pending = True
+        cdef tuple item = (call, args)
+        cdef bint asleep = False
+        cdef bint gone
+        take(&self.posting)
+        try:
+            gone = self.stopped
+            if not gone:
+                self.posted.append(item)
+                asleep = not self.wake_pending
+                self.wake_pending = True
+        finally:
+            give(&self.posting)
+        if asleep:
             try:
                 self.call_soon_threadsafe(self.run_posted)
-            except RuntimeError:
+            except RuntimeError:  # closed without having been stopped
+                take(&self.posting)
+                self.stopped = True
+                give(&self.posting)
                 return False
-        return True
+        return not gone
 
     def run_posted(self):
         """Runs what other threads had posted by now, in order, as one batch. What they post meanwhile waits
         for the next turn of the loop: a thread that never stops cannot keep the loop from its sockets."""
         cdef object call
-        cdef Py_ssize_t left = len(self.posted)
+        cdef Py_ssize_t left
         cdef bint outermost = self.begin()
+        cdef bint more
+        take(&self.posting)
+        left = len(self.posted)
         self.wake_pending = False
+        give(&self.posting)
         try:
             while left:
                 left -= 1
@@ -402,8 +423,12 @@ cdef class Engine:
                     self.on_error(error)
         finally:
             self.end(outermost)
-            if self.posted and not self.wake_pending and not self.stopped:
+            take(&self.posting)
+            more = len(self.posted) > 0 and not self.wake_pending and not self.stopped
+            if more:
                 self.wake_pending = True
+            give(&self.posting)
+            if more:
                 self.call_soon(self.run_posted)
 
     cpdef void on_error(self, error) noexcept:
@@ -417,11 +442,15 @@ cdef class Engine:
 
     def adopt_thread(self):
         """Makes the calling thread the owner: for engines made before their loop's thread runs."""
-        self.thread_id = PyThread_get_thread_ident()
+        hw_word_store(&self.thread_id, PyThread_get_thread_ident())
 
     def stop(self):
-        """No more timers and calls. Connections must be closed by then."""
+        """No more timers and calls; what was posted before runs now, so that nobody waits for it for ever.
+        Connections must be closed by then."""
+        take(&self.posting)
         self.stopped = True
+        give(&self.posting)
+        self.run_posted()
         if self.timer_handle is not None:
             self.timer_handle.cancel()
             self.timer_handle = None

@@ -101,7 +101,7 @@ cdef class Frame:
         # A message of 2^bits bytes cannot refer further back than a window of so many bits reaches.
         if conn.zip.out_takeover or (conn.zip.out_bits < WIDEST and n > <size_t>1 << conn.zip.out_bits):
             return conn.queue_deflated(self.opcode, p, n)
-        if not self.tried and conn.engine is not None:
+        if not self.tried:
             self.tried = True
             self.pack(&conn.engine.zip, p, n)
         return conn.queue_shared(self.shared if self.packed == NULL else self.packed)

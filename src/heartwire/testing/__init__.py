@@ -13,6 +13,9 @@ the client, one frame at a time, and a `RecordingSink` notes what the server's s
     assert peer.receive().opcode == PING
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from heartwire.testing.clock import ManualClock
 from heartwire.testing.link import FakeLink, RecordingSink
 from heartwire.testing.peer import (
@@ -27,7 +30,9 @@ from heartwire.testing.peer import (
     build_frame,
     close_payload,
 )
-from heartwire.testing.server import BackgroundServer, background_server
+
+if TYPE_CHECKING:
+    from heartwire.testing.server import BackgroundServer, background_server
 
 __all__ = [
     "BINARY",
@@ -46,3 +51,11 @@ __all__ = [
     "build_frame",
     "close_payload",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when they are asked for: what tests the core alone needs none of what a server needs.
+    if name not in ("BackgroundServer", "background_server"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module("heartwire.testing.server"), name)
+    return value
