@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokens"]
 
+WAITING_MOST: Final = 4096  # a task each, about 4 KB: invented key ids must not fill the memory
 SLICE_S: Final = 0.005  # how long clients are looked through before the loop may do something else
 
 
@@ -44,6 +45,7 @@ class Tokens:
         # A token that the leeway lets in must not end at once for the same difference of clocks.
         self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._remember_s = float("inf") if config.allow_no_exp else config.revocation_time
+        self._waiting = 0
         self.revocations = Revocations(config.revocation_limit)
 
     # -------------------------------------------------------------- judging
@@ -63,9 +65,15 @@ class Tokens:
         return credentials
 
     async def verify_later(self, token: str) -> Credentials:
-        """As `verify`, after waiting for new keys."""
+        """As `verify`, after waiting for new keys. `keys_missing` if too many wait already."""
         assert self._verifier is not None
-        credentials = await self._verifier.verify_later(token)
+        if self._waiting >= WAITING_MOST:
+            raise TokenError("keys_missing", "Keys are being fetched, and many wait for them: try again.")
+        self._waiting += 1
+        try:
+            credentials = await self._verifier.verify_later(token)
+        finally:
+            self._waiting -= 1
         if self.revocations.covers(credentials):
             raise _revoked()
         return credentials

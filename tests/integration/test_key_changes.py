@@ -235,3 +235,20 @@ async def test_the_wait_for_a_key_is_bounded(make: Make, monkeypatch: pytest.Mon
         assert await shows(server, SECOND.token()) == 401
         assert time.monotonic() - started < 3
         answer.set()
+
+
+async def test_not_everybody_may_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented ids hold no memory without bound; who comes later is told to come back."""
+    monkeypatch.setattr("heartwire.tokens.WAITING_MOST", 3)
+    async with publisher(jwk_set(FIRST)) as provider:
+        server = make(jwt_secret=[], jwks_url=provider.url)
+        await server.start()
+        await fetched(server)
+        provider.document = jwk_set(SECOND)
+        answer = stuck(provider)
+        waiting = [asyncio.create_task(shows(server, SECOND.token())) for _ in range(3)]
+        await until(lambda: len(server._admission._deciding) == 3)
+        assert await shows(server, SECOND.token()) == 503
+        answer.set()
+        assert await asyncio.gather(*waiting) == [101] * 3
+        assert await shows(server, SECOND.token()) == 101

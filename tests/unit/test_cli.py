@@ -19,6 +19,7 @@ from heartwire import cli, features
 from heartwire._version import __version__
 from heartwire.config import FIELDS
 from heartwire.logs import JsonFormatter, TextFormatter
+from signing import key_pair
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 
@@ -323,6 +324,33 @@ def test_check_of_a_good_configuration(run: Run) -> None:
         "valid: port=1 jwt_secret=***\n",
         "",
     )
+
+
+def test_check_reads_the_keys(run: Run, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(key_pair("ES256").pem)
+    bad.write_bytes(b"no key")
+    assert run("heartwire", "check", "--jwt-public-key-file", str(good))[0] == 0
+    for option, path, said in (
+        ("--jwt-public-key-file", bad, "it holds no PEM public key"),
+        ("--jwks-file", bad, "it is no JWK Set"),
+        ("--jwks-file", tmp_path / "none", "No such file"),
+    ):
+        status, _, err = run("heartwire", "check", option, str(path))
+        assert status == 2
+        assert said in one_line(err)
+    argv = ("--jwt-public-key-file", str(good), "--jwt-algorithms", "RS256")
+    status, _, err = run("heartwire", "check", *argv)
+    assert status == 2
+    assert f"the key of {good} is for ES256, which is not accepted" in one_line(err)
+
+
+def test_no_token_without_a_secret(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "toml").write_text('jwt_algorithms = ["RS256"]')
+    argv = ("token", "--sub", "a", "--secret", SECRET, "--config", str(tmp_path / "toml"))
+    status, _, err = run("heartwire", *argv)
+    assert status == 2
+    assert "none of them uses a secret" in one_line(err)
 
 
 def test_check_warns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
