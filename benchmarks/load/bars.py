@@ -39,6 +39,9 @@ BARS = (
     Bar("bytes of user memory per idle connection", "idle-memory", 1024.0, False),
     Bar("µs of server CPU per authenticated handshake", "handshakes", 60.0, False),
     Bar("% of a core for 10,000 idle clients, a ping each every 10 s", "ping-cost", 1.2, False),
+    Bar("ms of the slowest scrape of /metrics with 15,000 clients", "scrape", 50.0, False),
+    Bar("ms of the slowest page of /api/clients with 15,000 clients", "clients-page", 20.0, False),
+    Bar("p99 while both are asked for twice a second, over p99 without", "beside-asking", 1.2, False),
     Bar("p99 beside 15,000 idle connections, over p99 without", "beside-idle", 1.2, False),
 )
 

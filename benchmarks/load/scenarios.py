@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .asker import METRICS, Asker
 from .load_generator import LoadFailed, LoadGenerator
 from .measure import kernel_slab_bytes, memory, open_descriptors
 from .programs import Programs
@@ -240,6 +242,34 @@ def _echo_beside_idle(bench: Bench, contestant: Contestant) -> Sample:
     return Sample(ratio, details, min(max(run["client_cpu"], run["server_cpu"]) for run in every_run))
 
 
+def _asked(value: Callable[[dict[str, Any]], float]) -> Callable[[Bench, Contestant], Sample]:
+    """An echo beside a crowd, by turns with and without somebody who asks the HTTP API."""
+
+    def measure(bench: Bench, contestant: Contestant) -> Sample:
+        crowd_size = bench.connections(15_000)
+        skip = _welcomes(contestant)
+        turns: dict[str, list[dict[str, Any]]] = {"alone": [], "asked": []}
+        with bench.start(contestant, "json", 30.0) as server:
+            asker = Asker(server.port, bench.secret, crowd_size)
+
+            def echo() -> dict[str, Any]:
+                return bench.load.run(server, "echo", conns=100, size=64, skip=skip, seconds=bench.seconds)
+
+            with bench.load.idle(server, crowd_size, source="127.0.0.6", skip=skip):
+                turns["alone"].append(echo())
+                with asker:
+                    turns["asked"].append(echo())
+                turns["alone"].append(echo())
+        p99 = {name: [run["lat_p99_us"] for run in runs] for name, runs in turns.items()}
+        details = {
+            "idle_connections": crowd_size, "p99_us": p99, **asker.summary(),
+            "p99_ratio": round(statistics.mean(p99["asked"]) / statistics.mean(p99["alone"]), 3),
+        }  # fmt: skip
+        return Sample(value(details), details)
+
+    return measure
+
+
 def _churn(bench: Bench, contestant: Contestant) -> Sample:
     with bench.start(contestant, "json", 5.0) as server:
         files_before = open_descriptors(server.pid)
@@ -350,6 +380,36 @@ SCENARIOS: tuple[Scenario, ...] = (
         slow=True,
         cost_s=16.0,
         quick_cost_s=5.0,
+    ),
+    Scenario(
+        "scrape",
+        "/metrics with 15,000 idle clients and a busy echo beside them",
+        "ms",
+        False,
+        ("heartwire",),
+        _asked(lambda details: details[METRICS]["slowest_ms"]),
+        slow=True,
+        cost_s=16.0,
+    ),
+    Scenario(
+        "clients-page",
+        "a page of /api/clients with 15,000 idle clients and a busy echo beside them",
+        "ms",
+        False,
+        ("heartwire",),
+        _asked(lambda details: details["/api/clients"]["slowest_ms"]),
+        slow=True,
+        cost_s=16.0,
+    ),
+    Scenario(
+        "beside-asking",
+        "p99 of that echo while somebody asks for both twice a second ÷ without",
+        "×",
+        False,
+        ("heartwire",),
+        _asked(lambda details: details["p99_ratio"]),
+        slow=True,
+        cost_s=16.0,
     ),
     Scenario(
         "churn",

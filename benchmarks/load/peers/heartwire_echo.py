@@ -14,6 +14,7 @@ async def serve(options: Options) -> None:
     settings: dict[str, Any] = {}
     if options.ping_interval_s:
         settings["ping_interval"] = options.ping_interval_s
+    settings["api_key"] = options.secret
     server = Server(port=options.port, jwt_secret=options.secret, log_level="warning", **settings)
     if options.mode == "json":
 

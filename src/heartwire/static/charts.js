@@ -18,11 +18,12 @@ function size(svg) {
   return { width, height };
 }
 
-/** A round number that is not below, and whose half is round too. */
+/** A round number that is not below, and whose half is a whole one: there are no half connections. */
 export function ceiling(value) {
   if (value <= 2) return 2;
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value);
+  const steps = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power);
+  return steps.find((step) => step >= value && step % 2 === 0);
 }
 
 function axis(width, height, top, format) {
