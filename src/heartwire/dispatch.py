@@ -41,7 +41,7 @@ __all__ = ["Dispatcher"]
 
 ERRORS_IN_A_ROW: Final = 10
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Dispatcher(JsonReader):
@@ -63,7 +63,7 @@ class Dispatcher(JsonReader):
         self.decode_envelope = msgspec.json.Decoder(Envelope).decode
         self.encode = encode_value
         self.invalid = msgspec.ValidationError
-        self.log = RateLimited(logger)
+        self.log: RateLimited = RateLimited(logger)
 
     def apply(self, config: ServerConfig) -> None:
         """Takes over the limits and times of a configuration."""
@@ -75,7 +75,7 @@ class Dispatcher(JsonReader):
             message_timeout=config.message_timeout,
             compression_threshold=config.compression_threshold,
         )  # fmt: skip
-        self.max_depth = config.max_json_depth
+        self.max_depth: int = config.max_json_depth
 
     @property
     def speaks_json(self) -> bool:

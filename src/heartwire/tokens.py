@@ -44,7 +44,7 @@ class Tokens:
         # A token that the leeway lets in must not end at once for the same difference of clocks.
         self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._remember_s = float("inf") if config.allow_no_exp else config.revocation_time
-        self.revocations = Revocations(config.revocation_limit)
+        self.revocations: Revocations = Revocations(config.revocation_limit)
 
     # -------------------------------------------------------------- judging
 

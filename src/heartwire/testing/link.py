@@ -38,19 +38,19 @@ class FakeLink(Link):
     """
 
     def __init__(self, engine: Engine, sink: Sink) -> None:
-        self.written = bytearray()
+        self.written: bytearray = bytearray()
         self.blocked = False
         self.most: int | None = None
         self.dropping = False
         self.reading = True
         self.wants_write = False
         self.eof_sent = False
-        self.closes = 0
-        self.late_writes = 0
+        self.closes: int = 0
+        self.late_writes: int = 0
         self.writes: list[int] = []
         """Bytes taken by each write, in order."""
         self._fault: int | None = None
-        self.connection = Connection(engine, sink, self)
+        self.connection: Connection = Connection(engine, sink, self)
         self.connection.armed()
 
     # -------------------------------------------------------------- what a test does
@@ -77,7 +77,7 @@ class FakeLink(Link):
 
     def unblock(self) -> None:
         """Takes bytes again, and tells the connection so."""
-        self.blocked = False
+        self.blocked: bool = False
         self.connection.writable()
 
     # -------------------------------------------------------------- the connection's side
@@ -98,11 +98,11 @@ class FakeLink(Link):
         return taken
 
     def update(self, conn: Connection, reading: bool, writing: bool) -> None:
-        self.reading = reading
-        self.wants_write = writing
+        self.reading: bool = reading
+        self.wants_write: bool = writing
 
     def write_eof(self, conn: Connection) -> None:
-        self.eof_sent = True
+        self.eof_sent: bool = True
 
     def close(self, conn: Connection) -> None:
         self.closes += 1
