@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from heartwire.errors import ActionError, ConnectionClosed
-from heartwire.messages import CHANNEL_NAME, EVENT_NAME, OWN_EVENTS, Envelope, encode_event, rfc3339
+from heartwire.messages import CHANNEL_NAME, EVENT_NAME, OWN_EVENTS, Envelope, encode_event, encode_head, rfc3339
 from heartwire.registry import Registry, kind_of, send_to
 
 if TYPE_CHECKING:
@@ -155,14 +155,8 @@ class Actions:
         members = self._registry.members(name)
         recipients = 0
         if members:
-            envelope = encode_event(
-                event,
-                channel=name,
-                user_id=client.user_id,
-                username=client.username,
-                client_id=client.id,
-            )
-            recipients = send_to(members, envelope, data=data)  # copied once, to where all queues find it
+            head = encode_head(event, name, client.user_id, client.username, client.id)
+            recipients = send_to(members, head, data=data)  # copied once, to where all queues find it
         return None if message_id is None else ("message_sent", {"channel": name, "recipients": recipients})
 
     def _may(self, client: Client, verb: str, name: str) -> bool | Awaitable[bool]:
