@@ -28,7 +28,7 @@ def setting(file: str, pattern: str) -> str:
     return str(found)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux'")
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd runs on Linux only")
 def test_the_units_command_under_socket_activation(tmp_path: Path) -> None:
     """Takes the socket it is given, says READY and STOPPING, drains on SIGTERM and ends with status 0."""
     (tmp_path / "jwt-secrets").write_text(SECRET + "\n")

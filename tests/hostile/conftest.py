@@ -14,7 +14,8 @@ from hostile.peer import PATIENCE_S
 from hostile.watched import Attack, ServerProcess, Witness
 from links import LINKS
 
-OPTIONS = {"handshake_timeout": 0.4, "message_timeout": 0.4, "close_timeout": 0.4}
+# No pings but where they are tested: the first comes at any time.
+OPTIONS = {"handshake_timeout": 0.4, "message_timeout": 0.4, "close_timeout": 0.4, "ping_interval": 3600}
 
 
 @pytest.fixture(scope="module", params=LINKS)

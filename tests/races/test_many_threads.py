@@ -30,6 +30,7 @@ from heartwire._core.json_reader import JsonReader
 from heartwire._core.reactor import Reactor
 from heartwire._core.session import Session
 from heartwire.testing import BINARY, CLOSE, PING, PONG, TEXT, FramePeer
+from together import run_threads
 
 THREADS = 6
 ROUNDS = int(os.environ.get("HEARTWIRE_ROUNDS") or 200)
@@ -214,27 +215,6 @@ def served() -> Iterator[Served]:
     yield made
     made.stop()
     assert made.owner.failures == []
-
-
-def run_threads(*targets: Callable[[], object]) -> None:
-    """Starts all at the same moment and waits for them."""
-    barrier = threading.Barrier(len(targets))
-    errors: list[BaseException] = []
-
-    def run(target: Callable[[], object]) -> None:
-        barrier.wait()
-        try:
-            target()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(target,)) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
-    assert errors == []
 
 
 def in_order(texts: list[str]) -> dict[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from typing import Any
 
 import pytest
 
@@ -13,30 +12,10 @@ from heartwire._core.session import Session
 from heartwire.testing import CLOSE, TEXT, FramePeer
 from links import LINKS
 from pair import Pair, texts
+from together import run_threads
 
 THREADS = 8
 MESSAGES = 300
-
-
-def run_threads(*targets: Any) -> None:
-    """Starts all at the same moment and waits for them."""
-    barrier = threading.Barrier(len(targets))
-    errors: list[BaseException] = []
-
-    def run(target: Any) -> None:
-        barrier.wait()
-        try:
-            target()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(target,)) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    assert errors == []
 
 
 def in_order_per_caller(received: list[str]) -> dict[int, int]:
