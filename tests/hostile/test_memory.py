@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import gc
-import os
+import json
 import re
-import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from heartwire import Client, Server
-from heartwire.testing import BINARY, BackgroundServer, FramePeer, background_server, build_frame
 from hostile.peer import PATIENCE_S, text
 from hostile.watched import Attack
 from links import LINKS
@@ -38,95 +34,22 @@ def formulas() -> dict[str, Callable[..., int]]:
     return names
 
 
-def resident() -> int:
-    """Bytes of this process that are in use. What earlier tests have freed does not count: memory taken from
-    it would not show."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others keep less
-    if trim is not None:
-        trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def fill(client: Client) -> None:
-    """Sends as much as may wait."""
-    data = bytes(SENT)
-    while client.connection.queued_bytes <= LIMIT:
-        client.send_bytes(data)
-
-
 @pytest.mark.parametrize("link", LINKS)
 def test_clients_that_do_their_worst(link: str) -> None:
     """None reads; each has a message handled, and more sent behind it, and its queue is full."""
-    server = Server(
-        port=0, jwt_secret="x" * 32, welcome=False, link=link, max_message_size=MESSAGE,
-        send_buffer_limit=LIMIT, ping_interval=60, handler_timeout=60,
-    )  # fmt: skip
-    held: list[Client] = []
-    release = asyncio.Event()
-
-    @server.on_binary
-    async def hold(client: Client, data: bytes) -> None:
-        del data
-        held.append(client)
-        await release.wait()
-
-    with background_server(server) as background:
-        peers = [peer(background) for _ in range(COUNT)]
-        before = resident()
-        for each in peers:
-            message = build_frame(BINARY, bytes(MESSAGE))
-            each.send_raw(message[:1000])
-            each.send_raw(message[1000:])
-        background.until(lambda: len(held) == COUNT)
-        for each in peers:
-            send_until_full(each.socket, build_frame(BINARY, bytes(MESSAGE)) * 4)
-        for _ in range(100):  # until the kernels take no more either
-            background.call(lambda: [fill(client) for client in held])
-            background.wait(asyncio.sleep(0.02))
-            if all(client.connection.queued_bytes > LIMIT for client in held):
-                break
-        grown = resident() - before
-        assert all(client.is_connected for client in held)
-        assert all(client.connection.queued_bytes > LIMIT for client in held), "the queues are not full"
-        background.call(release.set)
-        for each in peers:
-            each.disconnect()
-        background.until(lambda: not server.clients)
+    sizes = {"link": link, "count": COUNT, "message": MESSAGE, "limit": LIMIT, "sent": SENT}
+    program = Path(__file__).with_name("worst_clients.py")
+    done = subprocess.run(
+        [sys.executable, str(program), json.dumps(sizes)], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    grown = int(done.stdout)
     known = formulas()
     each_most = known["connection_bytes"](MESSAGE, LIMIT, SENT, asyncio_link=link == "asyncio")
     each_most += MESSAGE  # the handler's own
     print(f"{grown / KIB / COUNT:.0f} KiB of {each_most / KIB:.0f}")
     assert grown > COUNT * (MESSAGE + LIMIT), "that was not their worst"
     assert grown < known["server_bytes"](COUNT, MESSAGE, each_most)
-
-
-class Raw(FramePeer):
-    """A peer whose socket the test has."""
-
-    socket: socket.socket
-
-
-def peer(background: BackgroundServer) -> Raw:
-    """A client that takes little into its kernel's buffers."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", background.port))
-    made = Raw(sock)
-    made.socket = sock
-    made.open(background.target(background.mint()))
-    return made
-
-
-def send_until_full(sock: socket.socket, data: bytes) -> None:
-    """As much as the server and the two kernels take."""
-    sock.setblocking(False)
-    try:
-        sock.sendall(data)
-    except BlockingIOError:
-        pass
-    finally:
-        sock.setblocking(True)
 
 
 def test_requests_that_never_end(attack: Attack, link: str) -> None:
