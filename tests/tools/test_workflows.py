@@ -1,6 +1,6 @@
 """What the workflows call is there, and what they take from others is pinned.
 
-actionlint and zizmor (`make lint`) judge the files themselves; they know neither the Makefile nor the paths here.
+actionlint and zizmor (`make lint`) judge the files themselves, not whether the targets and paths exist.
 """
 
 from __future__ import annotations
