@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 from websockets.sync.client import connect
 
 from heartwire.config import FIELDS
+from heartwire.testing import background_server
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 SECRET = "a-secret-of-the-deployment-tests-of-32-bytes"
@@ -82,6 +84,27 @@ def test_who_stops_the_server_waits_until_it_has_drained(file: str, pattern: str
     assert float(setting(file, pattern)) >= before + LONGEST_END_S
     if before:
         assert float(setting(file, r"time\.sleep\((\d+)\)")) == before
+
+
+def test_the_images_health_check_tells_a_server_from_none() -> None:
+    program, *arguments = json.loads(setting("Dockerfile", r"^    CMD (\[.*\])$"))
+    assert program == "python"
+
+    def status(port: int) -> int:
+        command = [sys.executable, *(word.replace(":8080/", f":{port}/") for word in arguments)]
+        return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30).returncode
+
+    with background_server(jwt_secret=[SECRET]) as server:
+        port = server.port
+        assert status(port) == 0
+    assert status(port) == 1
+
+
+def test_the_image_is_built_from_all_that_a_wheel_needs() -> None:
+    """.dockerignore lets in by name: what setup.py and pyproject.toml read has to be among it."""
+    let_in = set(re.findall(r"^!(\S+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE))
+    assert let_in >= {"csrc", "src", "pyproject.toml", "setup.py", "README.md", "LICENSE"}
+    assert [name for name in sorted(let_in) if not (DEPLOY.parents[1] / name).exists()] == []
 
 
 def test_paths_that_are_probed_exist() -> None:
