@@ -101,6 +101,7 @@ lint: $(VENV)/.installed
 # stubtest holds the stubs against the compiled modules.
 types: build
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m mypy.stubtest heartwire._core
 
 # For every interpreter on the path: built from the sdist, checked, installed, tested without a compiler.

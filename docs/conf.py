@@ -32,6 +32,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "misc.highlighting_failure"]  # JSON with an ellipsis in it
 highlight_language = "none"
+default_role = "code"  # docstrings are written in Markdown's spirit
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -51,7 +52,7 @@ def unlisted() -> str:
         for toc in TOCTREE.findall(page.read_text(encoding="utf-8")):
             named |= {Path(word.strip("<>/")).name for word in toc.split()}
     found = [page.stem for page in sorted(HERE.glob("*.md")) if page.stem not in named]
-    return "\n".join(["## Further pages\n", ":::{toctree}", *found, ":::\n"]) if found else ""
+    return "\n".join(["## Further pages\n", ":::{toctree}\n:maxdepth: 1", *found, ":::\n"]) if found else ""
 
 
 def setup(app) -> None:
@@ -59,4 +60,9 @@ def setup(app) -> None:
         if docname == "index":
             source[0] += unlisted()
 
+    def process_docstring(_app, what, _name, _object, _options, lines) -> None:
+        if what in ("property", "attribute", "data") and lines:
+            lines[0] = lines[0].replace(": ", " – ", 1)  # napoleon takes what stands before it for a type
+
     app.connect("source-read", read)
+    app.connect("autodoc-process-docstring", process_docstring, priority=100)

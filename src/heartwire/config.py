@@ -437,7 +437,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """
         field = FIELDS["webhook_secret"]
         given = () if self.webhook_secret is None else (self.webhook_secret,)
-        secrets = given + _lines("webhook_secret_file", field, self.webhook_secret_file)
+        secrets = [*given, *_lines("webhook_secret_file", field, self.webhook_secret_file)]
         if not secrets:
             return b""
         if len(secrets) > 1:

@@ -19,7 +19,7 @@ from heartwire import features
 from heartwire._core.engine import Engine
 from heartwire.transport import TransportLink
 
-if features.REACTOR:
+if TYPE_CHECKING or features.REACTOR:
     from heartwire._core.reactor import Reactor
 
 if TYPE_CHECKING:

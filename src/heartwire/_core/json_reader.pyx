@@ -149,23 +149,23 @@ cdef class JsonReader(Sink):
         """Is there an action for it?"""
         return False
 
-    def on_action(self, owner, envelope, view):
+    def on_action(self, client, envelope, view):
         """A message that names an action. True: reading is held until `resume()`."""
 
-    def on_special(self, owner, data, is_text):
+    def on_special(self, client, data, is_text):
         """A message of a connection whose `special` is set: a text while it is read by hand, any while it has
         bit 1 (not authenticated yet)."""
 
-    def on_unclaimed(self, owner, value):
+    def on_unclaimed(self, client, value):
         """A JSON value that no action and no handler claims."""
 
-    def on_result(self, owner, result):
+    def on_result(self, client, result):
         """What a handler returned, not None. True: reading is held until `resume()`."""
 
-    def on_bad_json(self, owner, detail):
+    def on_bad_json(self, client, detail):
         """The text is not JSON, or too deep."""
 
-    def on_handler_failure(self, owner, error):
+    def on_handler_failure(self, client, error):
         """The application's handler raised."""
 
 
