@@ -1,4 +1,5 @@
-# make serve | test | test-unit | churn | lint | types | debug | asan | browser | autobahn | wheel | clean
+# make serve | test | test-unit | churn | lint | types | debug | asan | portable | browser | autobahn | clean
+# make docs | deploy-check | wheel | coverage | hot | cross
 # make fuzz SECONDS=60 | bench | bench-quick | bench-micro   (PYTHON=python3.12 make test)
 
 PYTHON ?= python3
@@ -22,7 +23,8 @@ CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone
 	$(addprefix tests/races/test_,$(addsuffix .py,any_order many_threads reactor stalls threads))
 
 .PHONY: all build serve test test-unit churn debug asan free-threaded core-tests portable browser \
-	playwright autobahn fuzz bench bench-quick bench-micro lint types wheel clean preflight
+	playwright autobahn fuzz bench bench-quick bench-micro lint types hot cross coverage wheel docs \
+	deploy-check clean preflight
 .DELETE_ON_ERROR:
 
 all: build
@@ -104,6 +106,27 @@ types: build
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m mypy.stubtest heartwire._core
 
+# Lines of hot Cython functions that touch Python, against tools/hot_budget.toml.
+hot: $(VENV)/.installed
+	$(BIN)/python tools/check_hot.py
+
+# The C sources as other platforms' compilers read them: MinGW's for Windows (Debian: gcc-mingw-w64-x86-64
+# libz-mingw-w64-dev), and this one's without what Linux has.
+CROSS := -std=c11 -Wall -Wextra -Wconversion -Werror -fsyntax-only
+cross:
+	x86_64-w64-mingw32-gcc $(CROSS) $(wildcard csrc/*.c)
+	x86_64-w64-mingw32-gcc $(CROSS) -DHW_PORTABLE $(wildcard csrc/*.c)
+	$(CC) $(CROSS) -D_DEFAULT_SOURCE -U__linux__ $(wildcard csrc/*.c)
+
+# Python and Cython lines that the tests run.
+coverage: $(VENV)/.trace $(VENV)/.coverage
+	rm -f .coverage .coverage.*
+	PYTHONPATH=build/$(TAG)-trace $(BIN)/coverage run -m pytest -q --timeout 300 \
+		$(or $(ARGS),tests/unit tests/integration tests/races tests/deploy)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --include='*.pyx' --skip-covered
+	$(BIN)/coverage report --include='*.py' --skip-covered --fail-under=95
+
 # For every interpreter on the path: built from the sdist, checked, installed, tested without a compiler.
 wheel: $(VENV)/.release
 	$(BIN)/python tools/check_wheel.py $(ARGS)
@@ -146,6 +169,16 @@ $(VENV)/.installed: pyproject.toml src/heartwire/_version.py | preflight
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) install --group docs
+	touch $@
+
+$(VENV)/.coverage: $(VENV)/.installed
+	$(PIP) install --group coverage
+	touch $@
+
+# The plugin of coverage finds a module's C and Cython source beside it.
+$(VENV)/.trace: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight
+	HEARTWIRE_TRACE=1 HEARTWIRE_DEBUG=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-trace
+	cp src/heartwire/_core/*.pyx build/cython-debug-trace/src/heartwire/_core/*.c build/$(TAG)-trace/heartwire/_core
 	touch $@
 
 $(VENV)/.deploy: $(VENV)/.installed

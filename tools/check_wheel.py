@@ -2,10 +2,11 @@
 
     python tools/check_wheel.py [PYTHON ...]
 
-For each of them (without: every python3.11 and later on the path): the wheel is built from the sdist by that
+For each of them (without: every python3.11 and later on the path or of pyenv): the wheel is built from the sdist by that
 interpreter, repaired by auditwheel, looked at by check-wheel-contents and twine, installed into a new
 environment, and the sdist's unit tests are run on it from an empty directory, with no compiler on the path.
-The wheels stay in dist/.
+Of the first, the types are judged too, as its users see them: stubtest, and pyright's --verifytypes, which
+must know all. The wheels stay in dist/.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ def run(*command: str | Path, **options: object) -> str:
 
 
 def interpreters() -> list[str]:
-    """Every interpreter that starts. A name on the path may belong to a version that is not installed."""
+    """One interpreter of each version that starts; a shim on the path may have nothing behind it."""
     found = []
     for name in (f"python{version}" for version in VERSIONS):
-        if shutil.which(name):
-            started = subprocess.run([name, "-c", "import venv"], capture_output=True, check=False)
-            found += [name] if started.returncode == 0 else []
+        for place in [None, *sorted(Path.home().glob(f".pyenv/versions/*/bin/{name}"))]:
+            python = shutil.which(name if place is None else place)
+            if python and not subprocess.run([python, "-c", "import venv"], capture_output=True).returncode:
+                found.append(python)
+                break
     return found
 
 
@@ -94,6 +97,17 @@ def try_wheel(python: str, wheel: Path, source: Path, work: Path) -> None:
     print(f"{python}: {wheel.name}: {tests.strip().splitlines()[-1]}", flush=True)
 
 
+def try_types(work: Path) -> None:
+    """The stubs fit the installed modules, and every public symbol has a known type."""
+    bin_path = work / "environment" / "bin"
+    run(bin_path / "python", "-m", "pip", "--quiet", "install", "mypy", "pyright", "typing_extensions")
+    options = {"cwd": work / "elsewhere"}
+    run(bin_path / "python", "-m", "mypy.stubtest", "heartwire._core", **options)
+    verify = ("--pythonpath", bin_path / "python", "--ignoreexternal", "--verifytypes", "heartwire")
+    said = run(bin_path / "pyright", *verify, **options)
+    print(next(line for line in said.splitlines() if "completeness" in line))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pythons", nargs="*", metavar="PYTHON")
@@ -109,6 +123,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as work:
                 wheel = build_wheel(python, sdist, Path(work))
                 try_wheel(python, wheel, source, Path(work))
+                if python == pythons[0]:
+                    try_types(Path(work))
     wheels = sorted(DIST.glob("*.whl"))
     print(run(SCRIPTS / "check-wheel-contents", *wheels))
     print(run(SCRIPTS / "twine", "check", "--strict", sdist, *wheels))
