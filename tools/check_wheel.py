@@ -2,9 +2,9 @@
 
     python tools/check_wheel.py [PYTHON ...]
 
-For each of them (without: every python3.11 and later on the path or of pyenv): the wheel is built from the sdist by that
-interpreter, repaired by auditwheel, looked at by check-wheel-contents and twine, installed into a new
-environment, and the sdist's unit tests are run on it from an empty directory, with no compiler on the path.
+For each of them (without: every python3.11 and later on the path or of pyenv): the wheel is built from the
+sdist by that interpreter, repaired by auditwheel, looked at by check-wheel-contents and twine, installed into a
+new environment, and the sdist's unit tests are run on it from an empty directory, with no compiler on the path.
 Of the first, the types are judged too, as its users see them: stubtest, and pyright's --verifytypes, which
 must know all. The wheels stay in dist/.
 """
@@ -50,7 +50,7 @@ def interpreters() -> list[str]:
     found = []
     for name in (f"python{version}" for version in VERSIONS):
         for place in [None, *sorted(Path.home().glob(f".pyenv/versions/*/bin/{name}"))]:
-            python = shutil.which(name if place is None else place)
+            python = shutil.which(str(place or name))
             if python and not subprocess.run([python, "-c", "import venv"], capture_output=True).returncode:
                 found.append(python)
                 break
@@ -103,8 +103,8 @@ def try_types(work: Path) -> None:
     run(bin_path / "python", "-m", "pip", "--quiet", "install", "mypy", "pyright", "typing_extensions")
     options = {"cwd": work / "elsewhere"}
     run(bin_path / "python", "-m", "mypy.stubtest", "heartwire._core", **options)
-    verify = ("--pythonpath", bin_path / "python", "--ignoreexternal", "--verifytypes", "heartwire")
-    said = run(bin_path / "pyright", *verify, **options)
+    options["env"] = os.environ | {"PATH": f"{bin_path}{os.pathsep}{os.environ['PATH']}"}  # which it asks there
+    said = run("pyright", "--ignoreexternal", "--verifytypes", "heartwire", **options)
     print(next(line for line in said.splitlines() if "completeness" in line))
 
 
