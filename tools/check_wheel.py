@@ -3,8 +3,9 @@
     python tools/check_wheel.py [PYTHON ...]
 
 For each of them (without: every python3.11 and later on the path or of pyenv): the wheel is built from the
-sdist by that interpreter, repaired by auditwheel, looked at by check-wheel-contents and twine, installed into a
-new environment, and the sdist's unit tests are run on it from an empty directory, with no compiler on the path.
+sdist by that interpreter, repaired by auditwheel, looked at by check-wheel-contents and twine, installed into
+a new environment, and the sdist's unit tests are run on it from an empty directory, with no compiler on the
+path.
 Of the first, the types are judged too, as its users see them: stubtest, and pyright's --verifytypes, which
 must know all. The wheels stay in dist/.
 """
@@ -101,10 +102,10 @@ def try_types(work: Path) -> None:
     """The stubs fit the installed modules, and every public symbol has a known type."""
     bin_path = work / "environment" / "bin"
     run(bin_path / "python", "-m", "pip", "--quiet", "install", "mypy", "pyright", "typing_extensions")
-    options = {"cwd": work / "elsewhere"}
+    path = f"{bin_path}{os.pathsep}{os.environ['PATH']}"  # where pyright looks for the interpreter to ask
+    options: dict[str, object] = {"cwd": work / "elsewhere", "env": os.environ | {"PATH": path}}
     run(bin_path / "python", "-m", "mypy.stubtest", "heartwire._core", **options)
-    options["env"] = os.environ | {"PATH": f"{bin_path}{os.pathsep}{os.environ['PATH']}"}  # which it asks there
-    said = run("pyright", "--ignoreexternal", "--verifytypes", "heartwire", **options)
+    said = run(bin_path / "pyright", "--ignoreexternal", "--verifytypes", "heartwire", **options)
     print(next(line for line in said.splitlines() if "completeness" in line))
 
 
