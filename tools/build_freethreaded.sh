@@ -27,10 +27,15 @@ works() {
 }
 [ -x "$python" ] && works && exit 0
 
+# Two builds in one directory delete each other's files: the second waits, and finds it done.
+exec 9>"$target/lock"
+flock 9
+[ -x "$python" ] && works && exit 0
+
 compiler=gcc
 [ -z "$tsan" ] || compiler=${CLANG:-clang-16}
 lacks=()
-for need in "apt-get apt" "xz xz-utils" "make make" "$compiler $compiler"; do
+for need in "apt-get apt" "xz xz-utils" "make make" "flock util-linux" "$compiler $compiler"; do
     command -v "${need% *}" >/dev/null || lacks+=("${need#* }")
 done
 for need in "openssl/ssl.h libssl-dev" "zlib.h zlib1g-dev" "ffi.h libffi-dev" "sqlite3.h libsqlite3-dev" \
@@ -69,6 +74,10 @@ tar -xf "$tarball" --strip-components=1 -C source || die "$tarball does not unpa
 cd source
 
 # ------------------------------------------------------------------ the build
+
+# CPython's Makefile needs make's built-in rules; flags of a make above this one, as in `make free-threaded`,
+# would take them away.
+unset MAKEFLAGS MFLAGS MAKELEVEL
 
 step() {  # name, command...
     local log=$target/$1.log

@@ -2,8 +2,9 @@
 
 Of every page (README.md and docs/), blocks by their language:
 
-- `python` whose first line is `# name.py` is a program. The servers of a page (those with `server.run()`) are
-  started one after the other, each with the programs that follow it; `print(…)  # text` must print that text,
+- `python` whose first line is `# name.py` is a program. Programs before the first server are run first. The
+  servers of a page (those with `server.run()`) are started one after the other, each with the programs that
+  follow it; `print(…)  # text` must print that text,
   in which `…` stands for anything. Other `python` blocks are run, in order, where `server`, `Any` and the
   public names are known.
 - `toml` is a configuration that the server accepts, `json` can be read (`…` in it aside).
@@ -91,12 +92,12 @@ def test_programs(page: str, tmp_path: Path) -> None:
     for block in PROGRAMS[page]:
         (tmp_path / (block.program or "")).write_text(PORT.sub(port, block.text), encoding="utf-8")
     servers = [i for i, block in enumerate(PROGRAMS[page]) if "server.run()\n" in block.text]
+    for name in names[: servers[0]] if servers else names:
+        run_and_compare(tmp_path / name)
     for start, end in zip(servers, [*servers[1:], len(names)], strict=True):
         with running([str(tmp_path / names[start])], int(port), tmp_path / "log"):
             for name in names[start + 1 : end]:
                 run_and_compare(tmp_path / name)
-    for name in names[: servers[0]] if servers else names:
-        run_and_compare(tmp_path / name)
 
 
 def run_and_compare(program: Path) -> None:

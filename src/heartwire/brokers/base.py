@@ -23,18 +23,22 @@ class LocalDelivery(Protocol):
         except_user: str | None = None,
     ) -> int:  # fmt: skip
         """To the members of a channel."""
+        ...
 
     def to_user(self, user_id: str, payload: bytes, *, skip: str | None = None) -> int:
         """To all clients of a user."""
+        ...
 
     def to_all(
         self, payload: bytes, *, skip: str | None = None, except_user: str | None = None,
         authenticated: bool = False,
     ) -> int:  # fmt: skip
         """To everybody; `authenticated`: but anonymous clients."""
+        ...
 
     def to_client(self, client_id: str, payload: bytes) -> int:
         """To one client."""
+        ...
 
 
 def whole(payload: bytes, data: Buffer | None) -> bytes:
