@@ -35,6 +35,7 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "fanout": CONN,
     "listing": [],
     "head": ["head"],
+    "envelope": ["envelope", "clock"],
 }
 
 SWITCHES = ("DEBUG", "SANITIZE", "FUZZ", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")

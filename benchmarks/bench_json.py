@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 
 from heartwire import Client, Message, Server
 from heartwire.json_codec import encode, encode_value
+from heartwire.messages import encode_event, encode_head, next_id
 
 
 class Row(msgspec.Struct):
@@ -134,6 +135,20 @@ def test_encode(beside: Any, text: bytes) -> None:
     value = msgspec.json.decode(text)
     assert encode_value(value) == encode(value) == text
     beside((encode_value, value), msgspec=(encode, value), orjson=(orjson.dumps, value))
+
+
+def test_envelope(beside: Any) -> None:
+    """docs/experiments/native-envelope.md: what goes around a client's `data` that is passed on."""
+    fields = ("message", "room-17", "user-4711", "Some Body", next_id())
+
+    def by_msgspec(event: str, channel: str, user_id: str, username: str, client_id: str) -> bytes:
+        return encode_event(event, channel=channel, user_id=user_id, username=username, client_id=client_id)
+
+    ours, theirs = msgspec.json.decode(encode_head(*fields)), msgspec.json.decode(by_msgspec(*fields))
+    for instance in ("id", "timestamp"):
+        del ours[instance], theirs[instance]
+    assert ours == theirs
+    beside((encode_head, *fields), msgspec=(by_msgspec, *fields))
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 #include "conn.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "frame.h"
@@ -14,10 +15,50 @@ void hw_conn_init(hw_conn *c, int fd, uint32_t slot, uint32_t generation) {
     c->slot = slot;
 }
 
+static void drop_held(hw_conn *c) {
+    if (c->held) hw_out_clear(c->held, NULL);
+    free(c->held);
+    c->held = NULL;
+    hw_word_store(&c->held_bytes, 0);
+}
+
+/* Makes the queue of what is held. Returns 0, or -1 if memory is out. */
+static int make_held(hw_conn *c) {
+    if (!c->held) c->held = calloc(1, sizeof *c->held);
+    return c->held ? 0 : -1;
+}
+
 void hw_conn_free(hw_conn *c, hw_out_node *cork) {
     hw_out_clear(&c->out, cork);
-    hw_out_clear(&c->held, NULL);
-    hw_parser_reset(&c->in);
+    drop_held(c);
+    if (c->in) hw_parser_reset(c->in);
+    free(c->in);
+    c->in = NULL;
+}
+
+void hw_conn_take_parser(hw_conn *c, hw_parser *p, bool rsv1) {
+    if (c->in) {
+        *p = *c->in;
+        free(c->in);
+        c->in = NULL;
+    } else {
+        memset(p, 0, sizeof *p);
+        p->rsv1 = rsv1;
+    }
+}
+
+int hw_conn_put_parser(hw_conn *c, hw_parser *p) {
+    if (hw_parser_idle(p)) {
+        hw_parser_reset(p);
+        return HW_OK;
+    }
+    c->in = malloc(sizeof *c->in);
+    if (!c->in) {
+        hw_parser_reset(p);
+        return HW_E_MEMORY;
+    }
+    *c->in = *p;
+    return HW_OK;
 }
 
 /* May a frame still be queued? OPEN, and no CLOSE before it (I2). A CLOSING connection to which the
@@ -32,7 +73,7 @@ int hw_conn_check(const hw_conn *c) {
     int phase = (int)(word & HW_PHASE_MASK);
     if (phase == HW_CLOSED) return 0; /* what was queued is on its way to be freed */
     if (word & HW_DETACHED) return -1;
-    ptrdiff_t out = hw_out_check(&c->out), held = hw_out_check(&c->held);
+    ptrdiff_t out = hw_out_check(&c->out), held = c->held ? hw_out_check(c->held) : 0;
     if (out < 0 || held < 0) return -2;
     if ((uint64_t)out != hw_word_load(&c->queued) - hw_word_load(&c->sent)) return -3;
     if ((uint64_t)held != hw_word_load(&c->held_bytes)) return -4;
@@ -55,7 +96,8 @@ int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, co
     if (!writable(c)) return HW_E_CLOSED;
     if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
     if (opcode < HW_OP_CLOSE && hw_state_has(&c->state, HW_FRAG_SENDING)) {
-        ptrdiff_t held = hw_out_frame(&c->held, NULL, opcode, 1, rsv, payload, n);
+        ptrdiff_t held = make_held(c);
+        if (held == 0) held = hw_out_frame(c->held, NULL, opcode, 1, rsv, payload, n);
         if (held < 0) return HW_E_MEMORY;
         hw_word_grow(&c->held_bytes, (uint64_t)held);
         assert(hw_conn_check(c) == 0);
@@ -84,7 +126,8 @@ int hw_conn_shared(hw_conn *c, hw_shared *frame, size_t limit) {
     if (!writable(c)) return HW_E_CLOSED;
     if (limit && hw_conn_waiting(c) > limit) return HW_E_SLOW;
     if (hw_state_has(&c->state, HW_FRAG_SENDING)) {
-        ptrdiff_t held = hw_out_shared(&c->held, frame);
+        ptrdiff_t held = make_held(c);
+        if (held == 0) held = hw_out_shared(c->held, frame);
         if (held < 0) return HW_E_MEMORY;
         hw_word_grow(&c->held_bytes, (uint64_t)held);
         assert(hw_conn_check(c) == 0);
@@ -105,9 +148,9 @@ int hw_conn_fragment(hw_conn *c, hw_out_node *cork, uint8_t opcode, int fin, con
         hw_state_set(&c->state, HW_FRAG_SENDING);
     } else {
         hw_state_clear(&c->state, HW_FRAG_SENDING);
-        hw_out_append(&c->out, &c->held);
+        if (c->held) hw_out_append(&c->out, c->held);
         uint64_t held = hw_word_load(&c->held_bytes);
-        hw_word_store(&c->held_bytes, 0); /* before, or another thread counts them twice */
+        drop_held(c); /* before, or another thread counts its bytes twice */
         hw_word_grow(&c->queued, held);
         assert(hw_conn_check(c) == 0);
     }
@@ -118,8 +161,7 @@ int hw_conn_close_frame(hw_conn *c, hw_out_node *cork, uint16_t code, const uint
     uint8_t payload[125];
     if (hw_state_phase(&c->state) == HW_CLOSED) return HW_E_CLOSED;
     if (!hw_state_set(&c->state, HW_CLOSE_SENT)) return HW_E_CLOSED;
-    hw_out_clear(&c->held, NULL);
-    hw_word_store(&c->held_bytes, 0);
+    drop_held(c);
     if (n > sizeof payload - 2) {
         n = sizeof payload - 2;
         while (n && (reason[n] & 0xC0) == 0x80) n--; /* do not cut a UTF-8 sequence */
@@ -138,8 +180,7 @@ int hw_conn_bytes(hw_conn *c, hw_out_node *cork, const uint8_t *p, size_t n) {
 
 void hw_conn_drop_queue(hw_conn *c, hw_out_node *cork) {
     hw_word_grow(&c->queued, -(uint64_t)hw_out_truncate(&c->out, cork));
-    hw_out_clear(&c->held, NULL);
-    hw_word_store(&c->held_bytes, 0);
+    drop_held(c);
     assert(hw_conn_check(c) == 0);
 }
 

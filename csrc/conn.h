@@ -4,6 +4,7 @@
 #ifndef HW_CONN_H
 #define HW_CONN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,16 +35,17 @@ enum {
     HW_DUE_COUNT,
 };
 
+/* Idle connections are many: what is rarely in use is a pointer. */
 typedef struct {
     hw_state state;
     int fd;        /* -1 while a link without a descriptor carries the bytes */
     uint32_t slot; /* index in the reactor's table */
     hw_outqueue out;
-    hw_outqueue held;          /* whole messages that wait for the end of a fragmented one (I4) */
-    hw_word held_bytes;
+    hw_outqueue *held;         /* owned: whole messages that wait for the end of a fragmented one (I4), or NULL */
+    hw_word held_bytes;        /* what they are; other threads read it, unlike the queue */
     hw_word queued, sent;      /* bytes ever put into `out`, and ever taken by the kernel */
     uint64_t ping_end;         /* value of `sent` at which the last ping has left; 0: none */
-    hw_parser in;
+    hw_parser *in;             /* owned: NULL while neither a frame nor a message is under way */
     hw_wheel_entry timer;
     uint32_t due[HW_DUE_COUNT]; /* milliseconds of the engine's clock; 0: none */
 } hw_conn;
@@ -64,6 +66,13 @@ static inline size_t hw_conn_waiting(const hw_conn *c) {
     uint64_t queued = hw_word_load(&c->queued);
     return (size_t)(queued - sent + hw_word_load(&c->held_bytes));
 }
+
+/* Lends the receiving parser for one run over received bytes: what is under way moves to *p, or *p is made
+ * as new. Give it back, in any state, by hw_conn_put_parser. */
+void hw_conn_take_parser(hw_conn *c, hw_parser *p, bool rsv1);
+
+/* Keeps what is under way in *p, and frees what is not. Returns HW_OK, or HW_E_MEMORY (all is freed then). */
+int hw_conn_put_parser(hw_conn *c, hw_parser *p);
 
 /* Queues one frame: state check and append in one step (I3). Control frames go between fragments;
  * a whole data message that meets an unfinished fragmented one is held until that ends (I4).

@@ -72,6 +72,12 @@ static inline bool hw_parser_busy(const hw_parser *p) {
     return p->kind != 0 || (p->in_frame && p->opcode < 8) || p->header_len != 0;
 }
 
+/* True between messages: nothing that was received is still to be completed. What was handed out may still be
+ * held (`stale`). */
+static inline bool hw_parser_idle(const hw_parser *p) {
+    return p->kind == 0 && !p->in_frame && p->header_len == 0;
+}
+
 /* Frees what it holds; the parser is as new. */
 void hw_parser_reset(hw_parser *p);
 

@@ -22,7 +22,7 @@ from heartwire.messages import (
     METADATA_LIMIT,
     OWN_EVENTS,
     Envelope,
-    encode_event,
+    encode_head,
     rfc3339,
 )
 from heartwire.registry import Registry, kind_of
@@ -174,14 +174,8 @@ class Actions:
     def _publish(
         self, client: Client, name: str, event: str, data: Any, message_id: Any
     ) -> Answer:
-        envelope = encode_event(
-            event,
-            channel=name,
-            user_id=client.user_id,
-            username=client.username,
-            client_id=client.id,
-        )
-        recipients = self._broker.to_channel(name, envelope, data=data)
+        head = encode_head(event, name, client.user_id, client.username, client.id)
+        recipients = self._broker.to_channel(name, head, data=data)
         return None if message_id is None else ("message_sent", {"channel": name, "recipients": recipients})
 
 

@@ -6,15 +6,14 @@ Documentation for clients: docs/protocol.md.
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 import secrets
-import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
+from heartwire._core.envelope import EventWriter
 from heartwire.json_codec import encode
 
 __all__ = [
@@ -28,6 +27,7 @@ __all__ = [
     "Event",
     "Message",
     "encode_event",
+    "encode_head",
     "is_own_id",
     "next_id",
     "timestamp",
@@ -83,32 +83,19 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 _NODE: Final = secrets.token_hex(5)  # unique across nodes and restarts; the counter makes the rest
-_counter = itertools.count(1)
+_writer: Final = EventWriter(_NODE)
 _COUNTER: Final = re.compile(r"[1-9a-f][0-9a-f]{0,15}\Z")
 
 
-def next_id() -> str:
-    """An id that no other event or client has, on any node, before or after a restart."""
-    return f"{_NODE}{next(_counter):x}"
+next_id: Final = _writer.next_id
+"""An id that no other event or client has, on any node, before or after a restart."""
+timestamp: Final = _writer.timestamp
+"""The instant as RFC 3339 UTC with milliseconds and `Z`."""
 
 
 def is_own_id(text: str) -> bool:
     """Does the text look like an id this process gave?"""
     return text.startswith(_NODE) and _COUNTER.match(text, len(_NODE)) is not None
-
-
-_now_ms = 0
-_now_text = ""
-
-
-def timestamp() -> str:
-    """The instant as RFC 3339 UTC with milliseconds and `Z`."""
-    global _now_ms, _now_text
-    now = time.time_ns() // 1_000_000
-    if now != _now_ms:
-        _now_text = rfc3339(now / 1000)
-        _now_ms = now
-    return _now_text
 
 
 def rfc3339(seconds: float) -> str:
@@ -146,3 +133,13 @@ def encode_event(
             reply_to=msgspec.UNSET if reply_to is None else reply_to,
         )
     )
+
+
+def encode_head(
+    event: str, channel: str, user_id: str | None, username: str | None, client_id: str
+) -> bytes:
+    """Encodes the event in which a client's message goes out, without its `data`: a Frame carries that."""
+    head = _writer.head(event, channel, user_id, username, client_id)
+    if head is None:  # a text has something to escape
+        return encode_event(event, channel=channel, user_id=user_id, username=username, client_id=client_id)
+    return head

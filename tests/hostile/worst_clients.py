@@ -30,9 +30,9 @@ def main(link: str, count: int, message: int, limit: int, sent: int) -> int:
 
     @server.on_binary
     async def hold(client: Client, data: bytes) -> None:
-        del data
         held.append(client)
         await release.wait()
+        assert len(data) == message  # so it was kept
 
     def fill() -> None:
         data = bytes(sent)

@@ -59,7 +59,7 @@ ONLY = {
     "_core": {"errors", "closing"},
     "options": {"errors"},
     "json_codec": set[str](),
-    "messages": {"errors", "closing", "json_codec"},
+    "messages": {"_core", "errors", "closing", "json_codec"},
     "metrics": {"errors", "closing"},
     "logs": set[str](),
     "features": {"_core"},

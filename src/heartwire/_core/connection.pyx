@@ -207,14 +207,16 @@ cdef class Connection(Endpoint):
         cdef int phase
         cdef int answer
         cdef uint32_t rtt_us
+        cdef hw_parser parser
         self.pumping = True
+        hw_conn_take_parser(&self.c, &parser, self.zip != NULL)
         while True:
             phase = hw_state_phase(&self.c.state)
             if phase == HW_CLOSED or self.ending >= ENDING_LINGER:
                 at = n
                 break
             limits = &self.sink.settings.gated_limits if self.special & 1 else &self.sink.settings.limits
-            kind = hw_parser_next(&self.c.parser, limits, p + at, n - at, &used, &ev)
+            kind = hw_parser_next(&parser, limits, p + at, n - at, &used, &ev)
             at += used
             if kind == HW_EV_NONE:
                 break
@@ -270,11 +272,15 @@ cdef class Connection(Endpoint):
                 self.pause()
                 break
         self.pumping = False
-        if hw_parser_busy(&self.c.parser) and phase == HW_OPEN:
+        if hw_parser_busy(&parser) and phase == HW_OPEN:
             if self.c.due[HW_DUE_MESSAGE] == 0 and self.sink.settings.message_timeout_ms:
                 self.engine.set_due(self, HW_DUE_MESSAGE, self.sink.settings.message_timeout_ms)
         else:
             self.c.due[HW_DUE_MESSAGE] = 0
+        if self.ending >= ENDING_LINGER or hw_state_phase(&self.c.state) == HW_CLOSED:
+            hw_parser_reset(&parser)  # nothing more is read
+        elif hw_conn_put_parser(&self.c, &parser) != HW_OK:
+            self.lost(_errno.ENOMEM)
         return at
 
     cdef bint admit(self, hw_event_kind kind, hw_event *ev) noexcept:
@@ -728,7 +734,6 @@ cdef class Connection(Endpoint):
         self.zip = hw_zip_peer_new(out_bits, in_bits, out_takeover, in_takeover)
         if self.zip == NULL:
             raise MemoryError
-        self.c.parser.rsv1 = 1
 
     def accept(self, bytes response, owner):
         """Answers the request head: the connection is OPEN, `owner` is what Sinks find in `conn.owner`.

@@ -40,6 +40,7 @@ cdef extern from "state.h" nogil:
 
 cdef extern from "clock.h" nogil:
     uint64_t hw_clock_us() noexcept
+    uint64_t hw_unix_us() noexcept
 
 
 cdef extern from "word.h" nogil:
@@ -247,19 +248,19 @@ cdef extern from "conn.h" nogil:
         int fd
         uint32_t slot
         hw_outqueue out
-        hw_outqueue held
+        hw_outqueue *held
         hw_word held_bytes
         hw_word queued
         hw_word sent
         uint64_t ping_end
-        # `in` is a Python keyword
-        hw_parser parser "in"
         hw_wheel_entry timer
         uint32_t due[8]
 
     void hw_conn_init(hw_conn *c, int fd, uint32_t slot, uint32_t generation) noexcept
     void hw_conn_free(hw_conn *c, hw_out_node *cork) noexcept
     size_t hw_conn_waiting(const hw_conn *c) noexcept
+    void hw_conn_take_parser(hw_conn *c, hw_parser *p, bint rsv1) noexcept
+    int hw_conn_put_parser(hw_conn *c, hw_parser *p) noexcept
     int hw_conn_frame(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
                       size_t n, size_t limit) noexcept
     int hw_conn_frame_now(hw_conn *c, hw_out_node *cork, uint8_t opcode, uint8_t rsv, const uint8_t *payload,
@@ -295,3 +296,17 @@ cdef extern from "head.h" nogil:
         uint8_t extensions
 
     int hw_head_read(const uint8_t *p, size_t n, hw_head *out) noexcept
+
+
+cdef extern from "envelope.h" nogil:
+    enum:
+        HW_HEX_MOST
+        HW_INSTANT_LEN
+
+    ctypedef struct hw_counter:
+        pass
+
+    uint64_t hw_counter_next(hw_counter *c) noexcept
+    size_t hw_write_hex(char *out, uint64_t v) noexcept
+    void hw_write_instant(char *out, uint64_t unix_ms) noexcept
+    bint hw_text_is_plain(const uint8_t *p, size_t n) noexcept
