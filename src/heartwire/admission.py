@@ -24,8 +24,10 @@ from heartwire.client import GATED, Client
 from heartwire.credentials import Credentials, credentials_of
 from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
 from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
+from heartwire.limits import AddressLimits, user_is_full
 from heartwire.messages import next_id, timestamp
 from heartwire.origin import origin_allowed
+from heartwire.proxies import TrustedProxies, read_proxy_header
 from heartwire.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class Admission:
         self._dispatcher = dispatcher
         self._pass_to_http = pass_to_http
         self._limit = config.connection_limit()
+        self._addresses = AddressLimits(config)
+        self._proxies = TrustedProxies.of(config)
         self._user_agents: dict[str, str] = {}
         self._welcome_tail = (
             f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},'
@@ -84,35 +88,58 @@ class Admission:
 
     # -------------------------------------------------------------- the request
 
+    def on_proxy_header(self, conn: Connection, received: bytes) -> int | None:
+        """Reads the PROXY header of a trusted peer: as `Sink.on_proxy_header`."""
+        if not self._proxies.trusts(conn.remote_address[0]):
+            return 0
+        try:
+            header = read_proxy_header(received)
+        except ValueError:
+            self._dispatcher.refusals.count("closed", "proxy_header", conn.remote_address)
+            conn.abort()
+            return None
+        if header is None:
+            return None
+        if header.host is not None:
+            conn.set_peer(header.host, header.port)
+        return header.size
+
     def on_head(self, conn: Connection, head: bytes | None) -> None:
         """Judges one request head and answers it, now or, with an asynchronous authenticator, later."""
         try:
             if head is None:
                 raise head_too_large()
-            if self._open_ordinary(conn, head):
+            own_host = None
+            if self._proxies and self._proxies.trusts(conn.remote_address[0]):
+                own_host = self._proxies.host(head)
+                if address := self._proxies.client_address(head):
+                    conn.set_peer(address, 0)
+            if self._open_ordinary(conn, head, own_host):
                 return
             verdict = classify(head, self._config.path, http_upgrade_paths=HTTP_UPGRADES)
             if isinstance(verdict, PassToHttp):
                 self._pass_to_http(conn)
                 return
             self._check_capacity()
-            token = self._token(verdict)
+            if self._addresses.active:
+                self._addresses.check(conn)
+            token = self._token(verdict, own_host)
             request = verdict.with_remote_address(conn.remote_address)
             custom = self._dispatcher.handlers.authenticate
             if custom is not None:
                 identity = custom(request)
                 if inspect.isawaitable(identity):
-                    self._decide_later(conn, request, identity, head)
+                    self._decide_later(conn, request, identity, head, own_host)
                     return
-                self._accept(conn, request, credentials_of(identity))
+                self._accept(conn, request, credentials_of(identity), own_host)
                 return
             try:
                 credentials = self._verify(token)
             except KeyUnknown:
                 assert token is not None
-                self._decide_later(conn, request, self._tokens.verify_later(token.value), head)
+                self._decide_later(conn, request, self._tokens.verify_later(token.value), head, own_host)
                 return
-            self._accept(conn, request, credentials)
+            self._accept(conn, request, credentials, own_host)
         except Refusal as refusal:
             self._refuse(conn, refusal, head)
         except TokenError as error:  # of the application's authenticator
@@ -121,13 +148,13 @@ class Admission:
             self._dispatcher.log.exception("the handshake failed")
             self._refuse(conn, Refusal(500, "internal", "the server failed to judge the request"), head)
 
-    def _open_ordinary(self, conn: Connection, head: bytes) -> bool:
+    def _open_ordinary(self, conn: Connection, head: bytes, own_host: str | None) -> bool:
         """The shortcut: what nearly every client sends is read in one native pass (48 µs become 3).
 
         Returns:
             False if anything about the request is unusual: the long way decides, refusals included.
         Raises:
-            Refusal: the token is not accepted, or missing.
+            Refusal: too many connections of the address or the user; the token is not accepted, or missing.
         """
         found = read_ordinary_head(head)
         config = self._config
@@ -139,9 +166,11 @@ class Admission:
             or self._dispatcher.handlers.authenticate is not None
             or self.draining
             or self.open >= self._limit
-            or (found.origin is not None and (found.origin, found.host) not in self._origins)
+            or (found.origin is not None and (found.origin, own_host or found.host) not in self._origins)
         ):
             return False
+        if self._addresses.active:
+            self._addresses.check(conn)
         token = None
         if found.bearer is not None:
             token = handshake.Token(found.bearer, "header")
@@ -171,7 +200,7 @@ class Admission:
         digest = sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
         return self._switching_head + b2a_base64(digest, newline=False) + b"\r\n\r\n"
 
-    def _token(self, request: Request) -> handshake.Token | None:
+    def _token(self, request: Request, own_host: str | None) -> handshake.Token | None:
         """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are
         401."""
         try:
@@ -179,9 +208,9 @@ class Admission:
                 request, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
             )
         except Refusal:
-            origin_allowed(request, self._config.origin, None)
+            origin_allowed(request, self._config.origin, None, own_host)
             raise
-        origin_allowed(request, self._config.origin, None if token is None else token.place)
+        origin_allowed(request, self._config.origin, None if token is None else token.place, own_host)
         return token
 
     def _check_capacity(self) -> None:
@@ -204,13 +233,15 @@ class Admission:
             raise handshake.token_refused(error) from None
 
     def _decide_later(
-        self, conn: Connection, request: Request, identity: Awaitable[Any], head: bytes
+        self, conn: Connection, request: Request, identity: Awaitable[Any], head: bytes, own_host: str | None
     ) -> None:
         async def decide() -> None:
             try:
                 credentials = credentials_of(await identity)
                 self._check_capacity()  # again: it took time
-                self._accept(conn, request, credentials)
+                if self._addresses.active:
+                    self._addresses.check_room(conn)
+                self._accept(conn, request, credentials, own_host)
             except Refusal as refusal:
                 self._refuse(conn, refusal, head)
             except TokenError as error:
@@ -228,8 +259,7 @@ class Admission:
         task.add_done_callback(decided)
 
     def _refuse(self, conn: Connection, refusal: Refusal, head: bytes | None) -> None:
-        self._dispatcher.metrics.refusals[f"{refusal.status} {refusal.code}"] += 1
-        logger.debug("handshake refused: %s", refusal)
+        self._dispatcher.refusals.count(refusal.status, refusal.code, conn.remote_address)
         if self._config.reject == "close" and refusal.status in REJECT_CODES and head is not None:
             # Browsers cannot read the status of a failed handshake: upgrade, and close at once.
             code, cause = REJECT_CODES[refusal.status]
@@ -242,7 +272,9 @@ class Admission:
 
     # -------------------------------------------------------------- the client
 
-    def _accept(self, conn: Connection, request: Request, credentials: Credentials | None) -> None:
+    def _accept(
+        self, conn: Connection, request: Request, credentials: Credentials | None, own_host: str | None
+    ) -> None:
         """Negotiates, and opens the client of a request that came the long way."""
         accepted = handshake.accept(request, extensions=self._compression or None)
         if deflate := accepted.compression:
@@ -254,7 +286,7 @@ class Admission:
             # It was allowed: the next one like it may take the shortcut.
             if len(self._origins) >= ORIGINS_KEPT:
                 self._origins.clear()
-            self._origins.add((origin, request.headers["Host"]))
+            self._origins.add((origin, own_host or request.headers["Host"]))
         user_agents = request.headers.get_all("User-Agent")  # nothing forbids several
         client = self._open(conn, accepted.response, credentials, user_agents[0] if user_agents else None)
         if client is not None:
@@ -264,7 +296,13 @@ class Admission:
     def _open(
         self, conn: Connection, response: bytes, credentials: Credentials | None, user_agent: str | None
     ) -> Client | None:
-        """Answers 101; from here on the client exists. None if the peer has gone meanwhile."""
+        """Answers 101; from here on the client exists. None if the peer has gone meanwhile.
+
+        Raises:
+            Refusal: the user has as many connections as they may.
+        """
+        if credentials is not None and self._tokens.user_full(credentials.user_id):
+            raise user_is_full()
         client = Client(conn)
         client.id = next_id()
         client.credentials = credentials
@@ -274,6 +312,8 @@ class Admission:
         if not conn.accept(response, client):
             return None
         self.open += 1
+        if self._addresses.active:
+            self._addresses.opened(conn)
         self._dispatcher.metrics.connects += 1
         self._dispatcher.registry.add(client)
         if self._dispatcher.webhooks is not None:
@@ -341,10 +381,16 @@ class Admission:
             self._user_agents.clear()
         return self._user_agents.setdefault(user_agent, user_agent)
 
+    def close(self) -> None:
+        """The server stops."""
+        self._dispatcher.refusals.close()
+
     def connection_closed(self, conn: Connection) -> None:
         """A connection's socket is closed."""
         if conn.owner is not None:  # one that was refused by closing has none, and was not counted
             self.open -= 1
+            if self._addresses.active:
+                self._addresses.closed(conn)
         elif (deciding := self._deciding.get(conn)) is not None:
             deciding.cancel()
 
@@ -370,7 +416,7 @@ class Admission:
         else:
             deciding.cancel()
             refusal = _undecided()
-        self._dispatcher.metrics.refusals[f"{refusal.status} {refusal.code}"] += 1
+        self._dispatcher.refusals.count(refusal.status, refusal.code, conn.remote_address)
         conn.refuse(handshake.refusal_bytes(refusal))
 
 

@@ -97,7 +97,7 @@ def problems(settings: Mapping[str, Setting]) -> list[ConfigError]:
             found.append(ConfigError(setting.source, error.message))
     if not found:
         try:
-            ServerConfig.from_kwargs(**{name: s.value for name, s in settings.items()}).check_hooks()
+            ServerConfig.from_kwargs(**{name: s.value for name, s in settings.items()}).check_together()
         except ConfigError as error:
             where = settings[error.option].source if error.option in settings else error.option
             found.append(ConfigError(where, error.message))
@@ -188,6 +188,14 @@ def _check(settings: Mapping[str, Setting]) -> int:
     from heartwire.verification import Verification  # late, as in `serve`
 
     Verification.of(config)  # reads the keys, and sees whether the algorithms go with them
+    if config.tls_cert is not None:
+        from heartwire.tls import ServerTls
+
+        try:
+            ServerTls(config)
+        except ConfigError as error:
+            print(f"heartwire check: {FIELDS[error.option].flag}: {error.message}", file=sys.stderr)
+            return 2
     for warning in _warnings(config, os.environ):
         print(f"heartwire check: warning: {warning}", file=sys.stderr)
     print(f"valid: {config.summary()}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -23,7 +25,7 @@ from heartwire.options import Field, Option, Pattern, fields_of, nearest
 if sys.platform != "win32":  # which has no such limit either
     import resource
 
-__all__ = ["FIELDS", "ApiKey", "ServerConfig"]
+__all__ = ["FIELDS", "ApiKey", "ServerConfig", "burst"]
 
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
@@ -36,6 +38,8 @@ _MESSAGES = "Messages"
 _CHANNEL_GROUP = "Channels"
 _ALIVE = "Heartbeat and timeouts"
 _LIMITS = "Limits"
+_TLS = "TLS"
+_PROXY = "Proxies in front"
 _DRAIN = "Draining"
 _HTTP = "HTTP API"
 _HOOKS = "Hooks"
@@ -54,6 +58,9 @@ _ORIGIN = Pattern(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", "an origin such as https://
 _URL = Pattern(
     r"https?://[^\s/?#@\x00-\x1f\x7f-\U0010ffff]+(/[^\s#\x00-\x1f\x7f-\U0010ffff]*)?",
     "an address such as https://id.example.com/.well-known/jwks.json, without user name and #fragment",
+)
+_NETWORK = Pattern(
+    r"unix|[0-9a-fA-F.:]+(/[0-9]{1,3})?", "an address or a network such as 10.0.0.0/8 or fd00::/8, or unix"
 )
 _API_KEY = Pattern(
     r"[A-Za-z0-9_.-]+:(read|publish|admin)(\+(read|publish|admin))*:[!-~]+|[!-9;-~]+",
@@ -273,6 +280,52 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _LIMITS, "Connections at which new ones are answered 503.",
         "Keeps descriptors for logs, brokers and the HTTP API.",
         low=1, high=1 << 24, default_text=f"descriptor limit - {_KEPT_DESCRIPTORS}")] = None
+    max_connections_per_address: Annotated[int, Option(
+        _LIMITS, "Connections of one IPv4 address, or one /64 of IPv6, at which new ones get 429. "
+        "0 is no limit.",
+        "A whole office or mobile network may share an address: how many that is, you know.",
+        low=0, high=1 << 24)] = 0
+    max_connections_per_user: Annotated[int, Option(
+        _LIMITS, "Connections of one user at which new ones get 429. 0 is no limit.",
+        "Every open page and device is one.", low=0, high=1 << 24)] = 0
+    connect_rate: Annotated[float, Option(
+        _LIMITS, "New connections a second of one address (as above), refused ones too; more get 429. "
+        "0 is no limit.", "As above: addresses are shared, and after a restart all come at once.",
+        low=0, high=1e6)] = 0.0
+    connect_burst: Annotated[int | None, Option(
+        _LIMITS, "How many of them may come at once.", "A browser opens all its pages together.",
+        low=1, high=1 << 24, default_text="those of 2 s")] = None
+    message_rate: Annotated[float, Option(
+        _LIMITS, "Messages a second of one client; those beyond are thrown away and answered by the error "
+        "`rate_limited`. 0 is no limit.", "What is normal depends on the application.",
+        low=0, high=1e6)] = 0.0
+    message_burst: Annotated[int | None, Option(
+        _LIMITS, "How many of them may come at once.",
+        "While an async handler runs, its client's messages wait, and then come together.",
+        low=1, high=1 << 24, default_text="those of 2 s")] = None
+    byte_rate: Annotated[int, Option(
+        _LIMITS, "Bytes a second in the messages of one client, after inflating; beyond as above. "
+        "0 is no limit.", "What is normal depends on the application.", unit="bytes", low=0, high=_GIB)] = 0
+    byte_burst: Annotated[int | None, Option(
+        _LIMITS, "How many of them may come at once. A larger message is taken too, and then paid for.",
+        "As above.", unit="bytes", low=1, high=_GIB, default_text="those of 2 s")] = None
+    tls_cert: Annotated[Path | None, Option(
+        _TLS, "Serve TLS 1.2 and later with this certificate (PEM, with its chain); SIGHUP reads it again.",
+        "A proxy in front does it with less memory: docs/behind-a-proxy.md.")] = None
+    tls_key: Annotated[Path | None, Option(
+        _TLS, "Private key of `tls_cert` (PEM, not encrypted).", "It may stand in the same file.")] = None
+    tls_client_ca: Annotated[Path | None, Option(
+        _TLS, "Accept only clients with a certificate of one of these authorities (PEM).",
+        "Tokens say who clients are; this keeps everybody else away from the server altogether.")] = None
+    trusted_proxy: Annotated[tuple[str, ...], Option(
+        _PROXY, "Address or network of your own proxies, or `unix` for peers of a Unix socket: what they say "
+        "of the client counts.", "Anybody can send such headers.", pattern=_NETWORK)] = ()
+    forwarded_header: Annotated[Literal["x-forwarded-for", "forwarded"], Option(
+        _PROXY, "Where trusted proxies write the client's address. The other header is not looked at: they "
+        "pass on what the client put there.", "What nginx, HAProxy and Caddy write.")] = "x-forwarded-for"
+    proxy_protocol: Annotated[bool, Option(
+        _PROXY, "Trusted proxies begin each connection with a header of the PROXY protocol, version 1 or 2; "
+        "without one they are cut off.", "The client's address where TCP is passed on as it is.")] = False
     drain_delay: Annotated[float, Option(
         _DRAIN, "From SIGTERM to the first client sent away; 0 is used when there are none.",
         "Load balancers need a few probes to notice that the server is not ready.",
@@ -378,6 +431,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         self.jwt_secrets()
         self.api_keys()
         self.webhook_key()
+        self.trusted_networks()
 
     def _check_build(self) -> None:
         """Nothing is asked for that this build of the package cannot do."""
@@ -456,12 +510,32 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("webhook_secret", wrong)
         return key
 
-    def check_hooks(self) -> None:
-        """What two options say only together.
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`trusted_proxy` without `unix`.
 
         Raises:
-            ConfigError: a hook is configured, and no secret that signs its requests.
+            ConfigError: one is no network.
         """
+        try:
+            return tuple(ip_network(text) for text in self.trusted_proxy if text != "unix")
+        except ValueError:
+            expected = FIELDS["trusted_proxy"].expects
+            message = f"expected {expected}, without bits behind the prefix"
+            raise ConfigError("trusted_proxy", message) from None
+
+    def check_together(self) -> None:
+        """Judges options that only fit with others; the rest is judged when it is made.
+
+        Raises:
+            ConfigError: two do not fit together.
+        """
+        for name in ("tls_key", "tls_client_ca"):
+            if getattr(self, name) is not None and self.tls_cert is None:
+                raise ConfigError(name, "it needs tls_cert")
+        if self.tls_cert is not None and self.link == "epoll":
+            raise ConfigError("link", "TLS goes over asyncio transports: leave it out, or say asyncio")
+        if self.proxy_protocol and not self.trusted_proxy:
+            raise ConfigError("proxy_protocol", "say whose headers count: it needs trusted_proxy")
         if not self.webhook_key():
             for name in ("webhook_url", "authorize_url"):
                 if getattr(self, name) is not None:
@@ -500,6 +574,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 FIELDS: Final[Mapping[str, Field]] = fields_of(ServerConfig)
 """The options by name, in the order of the table."""
+
+
+def burst(rate: float, given: int | None) -> int:
+    """What a limit of `rate` a second lets through at once: what was given, or what is due in two seconds."""
+    return given if given is not None else max(ceil(2 * rate), 1)
 
 
 def _parsed(field: Field, value: object) -> Any:

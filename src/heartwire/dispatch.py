@@ -8,16 +8,18 @@ not come here: `_core.json_reader` calls the application directly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from heartwire._core.json_reader import JsonReader
 from heartwire.actions import Actions
 from heartwire.client import GATED
+from heartwire.config import burst
 from heartwire.endings import log_ending
 from heartwire.errors import ActionError, ConnectionClosed
 from heartwire.json_codec import encode_value
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
     from heartwire.handlers import Handlers
     from heartwire.heartbeat import Heartbeat, Reason
     from heartwire.metrics import Metrics
+    from heartwire.refusals import Refusals
     from heartwire.registry import Registry
     from heartwire.webhooks import Webhooks
 
 __all__ = ["Dispatcher"]
 
 ERRORS_IN_A_ROW: Final = 10
+NOT_ONLY_LIMITED: Final = 128  # bit of Connection.errors_in_a_row: not all of them were `rate_limited`
 
 logger = logging.getLogger("heartwire")
 
@@ -52,6 +56,7 @@ class Dispatcher(JsonReader):
     registry: Registry
     heartbeat: Heartbeat
     metrics: Metrics
+    refusals: Refusals
     admission: Admission
     actions: Actions
     memberships: Memberships
@@ -74,6 +79,9 @@ class Dispatcher(JsonReader):
             close_timeout=config.close_timeout, handshake_timeout=config.handshake_timeout,
             message_timeout=config.message_timeout,
             compression_threshold=config.compression_threshold,
+            message_rate=config.message_rate, message_burst=burst(config.message_rate, config.message_burst),
+            byte_rate=config.byte_rate, byte_burst=burst(config.byte_rate, config.byte_burst),
+            proxy_header=config.proxy_protocol,
         )  # fmt: skip
         self.max_depth = config.max_json_depth
 
@@ -86,6 +94,9 @@ class Dispatcher(JsonReader):
 
     def on_head(self, conn: Connection, head: bytes | None) -> None:
         self.admission.on_head(conn, head)
+
+    def on_proxy_header(self, conn: Connection, received: bytes) -> int | None:
+        return self.admission.on_proxy_header(conn, received)
 
     def on_left(self, conn: Connection) -> None:
         """The connection can no longer be sent to: its client leaves every map at once."""
@@ -286,6 +297,28 @@ class Dispatcher(JsonReader):
         self.metrics.bad_json += 1
         self.error(client, ActionError("bad_json", detail), None)
 
+    def on_rate_limited(
+        self, conn: Connection, limit: Literal["messages", "bytes"], data: bytes | None
+    ) -> None:
+        """A message that came too fast was thrown away. After ten in a row the client is, too."""
+        self.metrics.rate_limited[limit] += 1
+        client: Client | None = conn.owner
+        if client is None:
+            return
+        if not self.speaks_json:  # it cannot be told, and must not go on as if the message had arrived
+            self._too_fast(conn)
+            return
+        message_id = None
+        if data is not None:
+            with contextlib.suppress(Exception):
+                message_id = self.decode_envelope(data).id
+        wrong = ActionError("rate_limited", f"too many {limit} a second: slow down, and send this again")
+        self.error(client, wrong, message_id if _valid_id(message_id) else None)
+
+    def _too_fast(self, conn: Connection) -> None:
+        self.refusals.tell("4429 rate_limited", conn.remote_address)
+        conn.close(4429, "too many messages", "rate_limited")
+
     # -------------------------------------------------------------- failures
 
     def on_handler_failure(self, client: Client, error: Exception) -> None:
@@ -305,7 +338,8 @@ class Dispatcher(JsonReader):
         self.error(client, error, message_id)
 
     def error(self, client: Client, error: ActionError, message_id: Any) -> None:
-        """Sends an `error` event; the tenth in a row without an accepted action ends the connection."""
+        """Sends an `error` event; the tenth in a row without an accepted action ends the connection: with
+        4429 if all were `rate_limited`, else with 1008."""
         conn = client.connection
         self.metrics.errors[error.code] += 1
         if not conn.is_open or not self.speaks_json:
@@ -315,9 +349,14 @@ class Dispatcher(JsonReader):
             client.send_text_bytes(encode_event("error", data, reply_to=message_id))
         except ConnectionClosed:
             return
+        if error.code != "rate_limited":
+            conn.errors_in_a_row |= NOT_ONLY_LIMITED
         conn.errors_in_a_row += 1
-        if conn.errors_in_a_row >= ERRORS_IN_A_ROW:
-            conn.close(1008, "too many errors", "too_many_errors")
+        if conn.errors_in_a_row & ~NOT_ONLY_LIMITED >= ERRORS_IN_A_ROW:
+            if conn.errors_in_a_row & NOT_ONLY_LIMITED:
+                conn.close(1008, "too many errors", "too_many_errors")
+            else:
+                self._too_fast(conn)
 
     def on_result(self, client: Client, result: Any) -> bool:
         """A handler without an answer returned something: a coroutine is run, other values are dropped."""

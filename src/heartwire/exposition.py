@@ -132,6 +132,10 @@ class Exposition(Collector):
         reasons = metrics.ping_stopped
         yield _by("heartwire_ping_stopped", "Clients the heartbeat let go, by reason.", "reason", reasons)
         yield _by("heartwire_errors", "Error events sent to clients, by code.", "code", metrics.errors)
+        yield _by(
+            "heartwire_rate_limited_messages", "Messages thrown away because they came too fast, by limit.",
+            "limit", metrics.rate_limited,
+        )  # fmt: skip
         yield CounterMetricFamily(
             "heartwire_json_decode_failures", "Text messages that were no JSON.", metrics.bad_json
         )

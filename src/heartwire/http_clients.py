@@ -54,7 +54,7 @@ class ClientInfo(msgspec.Struct):
     username: str | None
     channels: list[str]
     remote_address: str
-    """`host:port`, or `unix`."""
+    """`host:port`, `host` alone where a proxy told no port, or `unix`."""
     user_agent: str | None
     connected_at: str
     last_seen: str
@@ -164,13 +164,21 @@ def client_info(client: Client) -> ClientInfo:
         user_id=client.user_id,
         username=client.username,
         channels=sorted(client.channels) if client.memberships else [],
-        remote_address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix",
+        remote_address=_address_text(host, port),
         user_agent=client.user_agent,
         connected_at=rfc3339(client.connected_at),
         last_seen=rfc3339(client.last_seen),
         rtt_ms=client.rtt_ms,
         queued_bytes=client.connection.queued_bytes,
     )
+
+
+def _address_text(host: str, port: int) -> str:
+    if not host:
+        return "unix"
+    if not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def page_of(clients: dict[Client, Any], query: PageQuery) -> tuple[list[Client], bool]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from heartwire.listeners import Listeners
 
 __all__ = ["HttpServer"]
+
+CONNECTING_S: Final = 60.0  # in which a protocol surely has got its transport
 
 
 class HttpServer:
@@ -43,6 +46,7 @@ class HttpServer:
         beside.router.add_get(config.path, self._upgrade, allow_head=False)
         self._beside = _runner(beside)
         self._apart = _runner(api.everything()) if apart else None
+        self._addresses = _Addresses()
 
     async def start(self) -> None:
         """Listens on `http_port`, if there is one.
@@ -55,7 +59,11 @@ class HttpServer:
             return
         await self._apart.setup()
         config = self._config
-        site = web.TCPSite(self._apart, config.host, config.http_port, reuse_port=config.reuse_port or None)
+        tls = self._listeners.tls
+        site = web.TCPSite(
+            self._apart, config.host, config.http_port, reuse_port=config.reuse_port or None,
+            ssl_context=None if tls is None else tls.switching_context(),
+        )  # fmt: skip
         try:
             await site.start()
         except OSError as error:
@@ -78,8 +86,12 @@ class HttpServer:
         """Serves a connection whose request asks for no upgrade."""
         handler = self._beside.server
         assert handler is not None
+        address = conn.remote_address
         released, received = conn.release()
-        self._listeners.hand_over(released, received, handler())
+        protocol = handler()
+        if self._config.proxy_protocol:
+            self._addresses.add(protocol, address)
+        self._listeners.hand_over(released, received, protocol)
 
     async def _upgrade(self, request: web.Request) -> web.Response:
         """An upgrade request on a kept-alive connection: the link gets the socket."""
@@ -94,13 +106,36 @@ class HttpServer:
         if transport is not None:  # uvloop's is no subclass of asyncio.Transport
             # aiohttp is told that its connection ended: else it would write an answer among our frames.
             protocol.transport = None
+            address = self._addresses.take(protocol)
             protocol.connection_lost(None)
-            self._listeners.adopt(transport, b"\r\n".join(lines) + b"\r\n\r\n" + tail.data)
+            self._listeners.adopt(transport, b"\r\n".join(lines) + b"\r\n\r\n" + tail.data, address)
         return web.Response()  # never sent
 
 
 def _runner(app: web.Application) -> web.AppRunner:
     return web.AppRunner(app, handle_signals=False, access_log=None, logger=_logger)
+
+
+class _Addresses:
+    """Of peers that began with a PROXY header, which is told only once, by aiohttp's protocol.
+
+    Those that have ended are found when there are many: the protocol cannot be referred to weakly.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[Any, tuple[tuple[str, int], float]] = {}
+        self._most = 64
+
+    def add(self, protocol: Any, address: tuple[str, int]) -> None:
+        now = time.monotonic()
+        if len(self._told) >= self._most:
+            began = now - CONNECTING_S
+            self._told = {p: told for p, told in self._told.items() if p.transport or told[1] > began}
+            self._most = max(2 * len(self._told), 64)
+        self._told[protocol] = address, now
+
+    def take(self, protocol: Any) -> tuple[str, int] | None:
+        return self._told.pop(protocol, (None, 0.0))[0]
 
 
 class _Tail:

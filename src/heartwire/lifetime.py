@@ -194,6 +194,7 @@ class Lifetime:
         await self.broker.stop()
         await self.http.stop()
         self.listeners.stop()
+        self.admission.close()
         self.engine.stop()
         self.log.tell(at_once=True)
         self._lag_timer.cancel()
@@ -221,6 +222,20 @@ class Lifetime:
 
     # -------------------------------------------------------------- signals
 
+    def reload(self) -> None:
+        """Reads files with secrets, keys and certificates again; connections stay. Files that cannot be used
+        are told in the log, and what was loaded stays."""
+        if self.verification is not None:
+            self.verification.reload()
+        if self.listeners.tls is None:
+            return
+        try:
+            self.listeners.tls.reload()
+        except ConfigError as error:
+            logger.error("the certificates were not loaded again: %s", error)
+        else:
+            logger.info("the certificates were loaded again")
+
     def heed_signals(self) -> None:
         """From now on SIGTERM drains; SIGINT, or a second signal, stops at once; SIGHUP reads files again."""
         loop = asyncio.get_running_loop()
@@ -238,11 +253,6 @@ class Lifetime:
         _handle_signal(loop, signal.SIGINT, on_signal, False)
         if hasattr(signal, "SIGHUP"):  # not on Windows
             _handle_signal(loop, signal.SIGHUP, self.reload)
-
-    def reload(self) -> None:
-        """Reads files with secrets and keys again; connections stay."""
-        if self.verification is not None:
-            self.verification.reload()
 
 
 def _handle_signal(

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from heartwire import features
 from heartwire._core.engine import Engine
+from heartwire.proxies import TrustedProxies
+from heartwire.tls import ServerTls, TlsListener
 from heartwire.transport import TransportLink
 
 if TYPE_CHECKING or features.REACTOR:
@@ -25,6 +27,7 @@ if TYPE_CHECKING or features.REACTOR:
 if TYPE_CHECKING:
     from heartwire._core.link import Sink
     from heartwire.config import ServerConfig
+    from heartwire.refusals import Refusals
 
 __all__ = ["Listeners", "notify_systemd", "open_sockets"]
 
@@ -130,18 +133,25 @@ class Listeners:
     Args:
         config: `link`, `unix`, `backlog`.
         engine, sink: what accepted connections belong to.
+        refusals: hears of those that came no further than TLS.
+    Raises:
+        ConfigError: a certificate cannot be used.
     """
 
-    def __init__(self, config: ServerConfig, engine: Engine, sink: Sink) -> None:
+    def __init__(self, config: ServerConfig, engine: Engine, sink: Sink, refusals: Refusals) -> None:
         self._config = config
         self._engine = engine
         self._sink = sink
+        self._refusals = refusals
         self._loop = asyncio.get_running_loop()
         self.sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._links: set[TransportLink] = set()
         self._reactor: Reactor | None = None
-        self._epoll = features.REACTOR and config.link != "asyncio"
+        self._tls_listeners: list[TlsListener] = []
+        self.tls = None if config.tls_cert is None else ServerTls(config)
+        """None: plain TCP."""
+        self._epoll = features.REACTOR and config.link != "asyncio" and self.tls is None
 
     async def open(self) -> None:
         """Opens the sockets and accepts from them.
@@ -158,20 +168,33 @@ class Listeners:
             for sock in self.sockets:
                 self._reactor.listen(sock.fileno())
             return
+        if self.tls is not None:
+            self._tls_listeners = [self._accept_tls(sock, self.tls) for sock in self.sockets]
+            return
         for sock in self.sockets:
             unix = sock.family not in IP
             create = self._loop.create_unix_server if unix else self._loop.create_server
             server = await create(self.link, sock=sock, backlog=self._config.backlog)
             self._servers.append(server)
 
-    def link(self) -> TransportLink:
-        """A protocol for one asyncio transport."""
-        return TransportLink(self._engine, self._sink, self._links)
+    def _accept_tls(self, sock: socket.socket, tls: ServerTls) -> TlsListener:
+        return TlsListener(
+            sock, tls, lambda address: self.link(introduced=True, address=address),
+            timeout_s=self._config.handshake_timeout,
+            proxies=TrustedProxies.of(self._config) if self._config.proxy_protocol else None,
+            refusals=self._refusals,
+        )  # fmt: skip
+
+    def link(self, *, introduced: bool = False, address: tuple[str, int] | None = None) -> TransportLink:
+        """A protocol for one asyncio transport. The arguments are those of TransportLink."""
+        return TransportLink(self._engine, self._sink, self._links, introduced=introduced, address=address)
 
     @property
     def starved(self) -> bool:
         """True while the process is out of descriptors and the listeners pause."""
-        return self._reactor is not None and self._reactor.starved
+        if self._reactor is not None:
+            return self._reactor.starved
+        return any(listener.starved for listener in self._tls_listeners)
 
     @property
     def port(self) -> int:
@@ -182,15 +205,21 @@ class Listeners:
                 return port
         return 0
 
-    def adopt(self, transport: asyncio.Transport, received: bytes) -> None:
-        """Takes over the connection of another protocol, whose request head was read from it."""
+    def adopt(
+        self, transport: asyncio.Transport, received: bytes, address: tuple[str, int] | None = None
+    ) -> None:
+        """Takes over the connection of another protocol, whose request head was read from it.
+
+        Args:
+            address: of the peer, where a PROXY header told it.
+        """
         if self._reactor is not None:
             fd = os.dup(transport.get_extra_info("socket").fileno())
             os.set_blocking(fd, False)
             transport.abort()  # closes the transport's descriptor, not the connection
-            self._reactor.adopt(fd, received)
+            self._reactor.adopt(fd, received, address)
             return
-        link = self.link()
+        link = self.link(introduced=True, address=address)
         transport.set_protocol(link)
         link.connection_made(transport)
         transport.resume_reading()
@@ -221,6 +250,8 @@ class Listeners:
         """Accepts no more; the sockets and a Unix path are gone. Open connections stay."""
         for server in self._servers:
             server.close()
+        for listener in self._tls_listeners:
+            listener.close()
         for sock in self.sockets:
             if self._reactor is not None:
                 self._reactor.unlisten(sock.fileno())

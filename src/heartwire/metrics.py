@@ -49,7 +49,9 @@ class HookFigures:
 class Metrics:
     """What one server counts. Written by the loop's thread; reading from others sees a recent value."""
 
-    __slots__ = ("bad_json", "connects", "disconnects", "errors", "hooks", "ping_stopped", "refusals")
+    __slots__ = (
+        "bad_json", "connects", "disconnects", "errors", "hooks", "ping_stopped", "rate_limited", "refusals",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.connects = 0
@@ -59,6 +61,8 @@ class Metrics:
         """By reason: why the heartbeat let a client go."""
         self.refusals: Counter[str] = LabelCounter()
         """Handshakes refused, by HTTP status and code, as `401 token_invalid`."""
+        self.rate_limited: Counter[str] = Counter(messages=0, bytes=0)
+        """Messages thrown away because they came too fast, by the limit they broke."""
         self.errors: Counter[str] = LabelCounter()
         """`error` events sent, by code."""
         self.bad_json = 0

@@ -21,7 +21,7 @@ import msgspec
 __all__ = ["Custom", "Field", "Option", "Pattern", "fields_of", "nearest", "parse_duration"]
 
 Number = TypeVar("Number", int, float)
-Kind = Literal["flag", "integer", "size", "duration", "choice", "text", "path", "custom"]
+Kind = Literal["flag", "integer", "number", "size", "duration", "choice", "text", "path", "custom"]
 
 DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -124,6 +124,8 @@ class Field:
                 return ("one or more of " if self.repeatable else "one of ") + ", ".join(self.choices)
             case "integer":
                 return "a whole number" + self._range()
+            case "number":
+                return "a number such as 10 or 0.5" + self._range()
             case "size":
                 return "a size such as 65536, 512KiB or 1MiB" + self._range()
             case "duration":
@@ -174,6 +176,8 @@ class Field:
                 return str(value)
             case "duration":
                 return f"{value:g}s"
+            case "number":
+                return f"{value:g}"
             case _:
                 return str(value)
 
@@ -187,6 +191,8 @@ class Field:
                 return _flag(value)
             case "integer":
                 return self._bounded(_integer(value))
+            case "number":
+                return self._bounded(_number(value))
             case "size":
                 return self._bounded(_size(value))
             case "duration":
@@ -222,7 +228,7 @@ class Field:
         return f", at least {low}" if high is None else f", from {low} to {high}"
 
     def _number(self, value: float) -> str:
-        return f"{value:g}s" if self.kind == "duration" else self.show(int(value))
+        return self.show(value if self.kind in ("duration", "number") else int(value))
 
 
 def fields_of(config: type[msgspec.Struct]) -> Mapping[str, Field]:
@@ -268,6 +274,7 @@ def _kind(annotation: Any, option: Option) -> Kind:
     kinds: dict[tuple[Any, str], Kind] = {
         (bool, ""): "flag",
         (int, ""): "integer",
+        (float, ""): "number",
         (int, "bytes"): "size",
         (float, "s"): "duration",
         (str, ""): "text",
@@ -290,6 +297,14 @@ def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _UnfitError
     return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", value.strip()):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _UnfitError
+    return float(value)
 
 
 def _size(value: object) -> int:

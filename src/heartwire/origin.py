@@ -80,7 +80,9 @@ def parse_origin_pattern(text: str) -> OriginPattern | None:
     return OriginPattern(*found.groups())
 
 
-def origin_allowed(request: Request, allowed: Sequence[str], token_place: str | None) -> None:
+def origin_allowed(
+    request: Request, allowed: Sequence[str], token_place: str | None, own_host: str | None = None
+) -> None:
     """Return if the page that asks may connect.
 
     Without `Origin` it is no browser, which is fine unless the token came by cookie. `null` is refused. The
@@ -91,6 +93,7 @@ def origin_allowed(request: Request, allowed: Sequence[str], token_place: str | 
         request: as `heartwire.http_head.classify` returned it.
         allowed: further origins, each as `parse_origin_pattern` reads it.
         token_place: where the token was found (`heartwire.handshake.Token.place`), `None` without token.
+        own_host: the `Host` the client sent, where a proxy has put another in its place.
 
     Raises:
         Refusal: 403.
@@ -111,7 +114,7 @@ def origin_allowed(request: Request, allowed: Sequence[str], token_place: str | 
         raise _refused("The origin is `null` or not scheme://host: such pages may not connect.")
     scheme, host, port_text = found.groups()
     port = int(port_text) if port_text else _DEFAULT_PORTS.get(scheme)
-    if _same_host(request, scheme, host, port):
+    if _same_host(own_host or request.headers.get("Host", ""), scheme, host, port):
         return
     if any(pattern is not None and pattern.matches(scheme, host, port) for pattern in patterns):
         return
@@ -121,11 +124,11 @@ def origin_allowed(request: Request, allowed: Sequence[str], token_place: str | 
     )
 
 
-def _same_host(request: Request, scheme: str, host: str, port: int | None) -> bool:
+def _same_host(own_host: str, scheme: str, host: str, port: int | None) -> bool:
     # Schemes of apps (capacitor://localhost) name no host of the network: they have to be listed.
     if scheme not in _DEFAULT_PORTS:
         return False
-    own = _host(request.headers.get_all("Host")[0].lower()) if request.headers.get_all("Host") else None
+    own = _host(own_host.lower())
     if own is None:
         return False
     # A server behind TLS termination does not see the scheme: a Host without port has the origin's default.

@@ -36,6 +36,7 @@ from heartwire.messages import encode_event
 from heartwire.metrics import Metrics
 from heartwire.monitor import Monitor
 from heartwire.presence import Presence
+from heartwire.refusals import Refusals
 from heartwire.registry import Channel, Registry, Users
 from heartwire.tokens import Tokens
 from heartwire.verification import Verification
@@ -62,7 +63,7 @@ class Server:
 
     def __init__(self, *, broker: Broker | None = None, **options: Any) -> None:
         self.config = ServerConfig.from_kwargs(**options)
-        self.config.check_hooks()
+        self.config.check_together()
         self._verification = Verification.of(self.config)
         self.metrics = Metrics()
         self._handlers = Handlers()
@@ -163,6 +164,7 @@ class Server:
             "disconnects": dict(self.metrics.disconnects),
             "ping_stopped": dict(self.metrics.ping_stopped),
             "refusals": dict(self.metrics.refusals),
+            "rate_limited": dict(self.metrics.rate_limited),
             "errors": dict(self.metrics.errors),
             "hooks": self.metrics.hooks.snapshot(),
             **engine,
@@ -260,6 +262,7 @@ class Server:
         dispatcher.registry = self._registry
         dispatcher.heartbeat = self._heartbeat
         dispatcher.metrics = self.metrics
+        dispatcher.refusals = Refusals(self.metrics)
         dispatcher.message_handler = self._handlers.on_message
         dispatcher.text_handler = self._handlers.on_text
         dispatcher.binary_handler = self._handlers.on_binary
@@ -286,7 +289,7 @@ class Server:
             tokens.authenticate,
             authorize,
         )
-        self._listeners = Listeners(config, self._engine, dispatcher)
+        self._listeners = Listeners(config, self._engine, dispatcher, dispatcher.refusals)
         exposition = Exposition(
             self._engine, self._registry, self.metrics, self._verification, tokens.revocations
         )
@@ -337,6 +340,14 @@ class Server:
         `drain_window`, each with its own `reconnect_in`; what is left after `drain_timeout` is aborted.
         """
         await self._lifetime.drain()
+
+    def reload(self) -> None:
+        """Reads the files of secrets, keys and certificates again, as SIGHUP does.
+
+        Open connections do not notice. Files that cannot be used are told in the log, and change nothing.
+        Loop thread only.
+        """
+        self._lifetime.reload()
 
     async def stop(self) -> None:
         """Closes every client with 1001 now and stops serving. A second call waits for the first."""

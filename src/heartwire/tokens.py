@@ -42,6 +42,7 @@ class Tokens:
         self._verifier = None if verification is None else verification.verifier
         self._dispatcher = dispatcher
         self._warning_s = config.token_expiring_before
+        self._connections_most = config.max_connections_per_user
         # A token that the leeway lets in must not end at once for the same difference of clocks.
         self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._remember_s = float("inf") if config.allow_no_exp else config.revocation_time
@@ -78,8 +79,15 @@ class Tokens:
             raise _revoked()
         return credentials
 
+    def user_full(self, user_id: str) -> bool:
+        """Has the user as many connections as they may?"""
+        most = self._connections_most
+        return most > 0 and len(self._dispatcher.registry.clients_of(user_id)) >= most
+
     def authenticate(self, client: Client, token: str) -> Answer | Awaitable[Answer]:
         """The action `authenticate`: the first token of a client, or a new one for the same user.
+
+        The first one closes the connection (4429) if its user has as many as they may.
 
         Raises:
             ActionError: `token_invalid`, `token_expired` or `user_mismatch`.
@@ -108,6 +116,10 @@ class Tokens:
         if before is not None and before.user_id != credentials.user_id:
             detail = "the token is another user's: open a connection of its own for it"
             raise ActionError("user_mismatch", detail)
+        if before is None and self.user_full(credentials.user_id):
+            self._dispatcher.refusals.tell("4429 user_full", client.remote_address)
+            client.connection.close(4429, "user_full", "rate_limited")
+            return None
         client.credentials = credentials
         if before is None:
             self._dispatcher.registry.add_user(client)

@@ -21,12 +21,30 @@ ABORT_AFTER_S: Final = 1.0
 
 
 class TransportLink(Link, asyncio.BufferedProtocol):
-    """One transport and its Connection. A protocol factory's product. Loop thread only."""
+    """One transport and its Connection. A protocol factory's product. Loop thread only.
 
-    def __init__(self, engine: Engine, sink: Sink, links: set[TransportLink]) -> None:
+    Args:
+        engine, sink: of the connection.
+        links: it stands there while its connection is open.
+        introduced: no PROXY header will come.
+        address: of the peer, where such a header told it before.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sink: Sink,
+        links: set[TransportLink],
+        *,
+        introduced: bool = False,
+        address: tuple[str, int] | None = None,
+    ) -> None:
         self._engine = engine
         self._sink = sink
-        self._links = links  # those whose connection is open, for who must end them all
+        self._links = links
+        self._introduced = introduced
+        self._address = address
+        self._tls = False
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
         self._blocked = False
@@ -40,7 +58,9 @@ class TransportLink(Link, asyncio.BufferedProtocol):
         self._connection = Connection(self._engine, self._sink, self)
         self._links.add(self)
         self._connection.armed()
-        address: Any = transport.get_extra_info("peername")
+        self._connection.introduced = self._introduced
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        address: Any = self._address or transport.get_extra_info("peername")
         if isinstance(address, tuple):
             self._connection.set_peer(address[0].partition("%")[0], address[1])
 
@@ -59,7 +79,7 @@ class TransportLink(Link, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         if self._connection is not None:
             self._connection.feed_eof()
-        return True  # the connection decides when to close
+        return not self._tls  # the connection decides when to close; TLS knows no half-closed ones
 
     def connection_lost(self, exc: Exception | None) -> None:
         connection, self._connection = self._connection, None
@@ -117,7 +137,7 @@ class TransportLink(Link, asyncio.BufferedProtocol):
         self._links.discard(self)
         if transport is None:
             return
-        if transport.get_write_buffer_size():
+        if self._tls or transport.get_write_buffer_size():
             transport.close()  # what it took still goes out, for a while
             self._abort = asyncio.get_running_loop().call_later(ABORT_AFTER_S, transport.abort)
         else:

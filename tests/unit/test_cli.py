@@ -146,11 +146,13 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
     texts["webhook_secret"] = "at least twenty-four bytes"
     (tmp_path / "webhook_secret_file").write_text(texts["webhook_secret"])
     texts |= dict.fromkeys(("webhook_url", "authorize_url"), "https://x.example/y?z=1")
+    texts["trusted_proxy"] = "fd00::/8"
     samples = {
         "flag": not field.default,
         "integer": 17,
         "size": 65536,
         "duration": 20.5,
+        "number": 2.5,
         "choice": field.choices[-1:] and field.choices[-1],
         "path": str(tmp_path / field.name),
         "text": texts.get(field.name, "word"),
@@ -162,6 +164,8 @@ def test_every_option_is_a_flag_a_variable_and_a_key(
     base += ["--jwt-secret", "s"] if field.name == "auth" else []
     if field.name in ("webhook_url", "authorize_url"):
         base += ["--webhook-secret", "s" * 24]
+    base += ["--trusted-proxy", "unix"] if field.name == "proxy_protocol" else []
+    base += ["--tls-cert", "file"] if field.name in ("tls_key", "tls_client_ca") else []
     if field.kind == "flag":
         flag = [field.flag if value else field.flag.replace("--", "--no-", 1)]
     else:

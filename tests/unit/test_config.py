@@ -45,7 +45,7 @@ def test_every_option_says_what_it_is() -> None:
         assert field.option.reason.endswith("."), field.name
         assert (field.kind == "duration") == (field.option.unit == "s"), field.name
         assert (field.kind == "size") == (field.option.unit == "bytes"), field.name
-        if field.kind in ("duration", "size", "integer"):
+        if field.kind in ("duration", "size", "integer", "number"):
             assert field.option.low is not None, field.name
 
 

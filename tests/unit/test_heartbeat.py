@@ -19,6 +19,7 @@ from heartwire.heartbeat import Heartbeat
 from heartwire.memberships import Memberships
 from heartwire.metrics import Metrics
 from heartwire.presence import Presence
+from heartwire.refusals import Refusals
 from heartwire.registry import Registry
 from heartwire.testing import CLOSE, PING, PONG, TEXT, Frame, ManualClock, build_frame
 from heartwire.tokens import Tokens
@@ -40,6 +41,7 @@ def wired() -> Dispatcher:
     dispatcher.handlers = Handlers()
     dispatcher.registry = Registry()
     dispatcher.metrics = Metrics()
+    dispatcher.refusals = Refusals(dispatcher.metrics)
     dispatcher.heartbeat = Heartbeat(dispatcher.metrics)
     tokens = Tokens(config, None, dispatcher)
     dispatcher.admission = Admission(config, tokens, dispatcher, lambda conn: None)
