@@ -70,6 +70,7 @@ class Admission:
         self._limit = config.connection_limit()
         self._addresses = AddressLimits(config)
         self._proxies = TrustedProxies.of(config)
+        self._behind_proxies = bool(self._proxies)
         self._user_agents: dict[str, str] = {}
         self._welcome_tail = (
             f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},'
@@ -110,7 +111,7 @@ class Admission:
             if head is None:
                 raise head_too_large()
             own_host = None
-            if self._proxies and self._proxies.trusts(conn.remote_address[0]):
+            if self._behind_proxies and self._proxies.trusts(conn.remote_address[0]):
                 own_host = self._proxies.host(head)
                 if address := self._proxies.client_address(head):
                     conn.set_peer(address, 0)

@@ -441,6 +441,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("compression", "there is no zlib in this build; use off")
         if self.unix is not None and not features.UNIX_SOCKETS:
             raise ConfigError("unix", "there are no Unix sockets on this platform; use host and port")
+        if self.tls_cert is not None and sys.platform == "win32":
+            raise ConfigError("tls_cert", "not on this platform: put a proxy in front of it")
         if self.reuse_port and not features.REUSE_PORT:
             raise ConfigError("reuse_port", "this platform has no SO_REUSEPORT; leave it off")
 
