@@ -91,6 +91,11 @@ def proxied(kind: str, server: BackgroundServer, tmp_path: Path) -> Iterator[Pro
             "proxy_read_timeout 75s": "proxy_read_timeout 1s",
             "worker_processes auto": "worker_processes 1",
             "worker_connections 16384": "worker_connections 64",
+            # Debian's are root's, and there only once nginx has run as root.
+            "http {": "http {" + "".join(
+                f"{use}_temp_path {tmp_path}/{use};"
+                for use in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            ),
         })  # fmt: skip
         (tmp_path / "nginx.conf").write_text(config)
         command = [
