@@ -250,7 +250,7 @@ def _asked(value: Callable[[dict[str, Any]], float]) -> Callable[[Bench, Contest
         skip = _welcomes(contestant)
         turns: dict[str, list[dict[str, Any]]] = {"alone": [], "asked": []}
         with bench.start(contestant, "json", 30.0) as server:
-            asker = Asker(server.port, bench.secret, crowd_size)
+            asker = Asker(server.port, bench.secret, crowd_size, bench.load.core)
 
             def echo() -> dict[str, Any]:
                 return bench.load.run(server, "echo", conns=100, size=64, skip=skip, seconds=bench.seconds)

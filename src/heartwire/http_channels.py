@@ -135,7 +135,7 @@ class ChannelCalls:
         query = read_query(request, PageQuery)
         channel = self._registry.channels.get(name)
         members: dict[Client, Any] = {} if channel is None else channel.members
-        page, more = page_of(members, query)
+        page, more = page_of(self._registry.clients, members, query)
         return MemberPage(
             name,
             [Member(c.id, c.user_id, c.username, members[c]) for c in page],

@@ -8,15 +8,15 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from heartwire._core.listing import pick_after
+from heartwire._core.listing import describe, page_among
 from heartwire.http_endpoint import BadField, Endpoint, Request, not_found, read_body, read_query
-from heartwire.messages import is_own_id, rfc3339
+from heartwire.messages import is_own_id
 
 if TYPE_CHECKING:
     from heartwire.client import Client
     from heartwire.registry import Registry
 
-__all__ = ["ClientCalls", "PageQuery", "client_info", "page_of"]
+__all__ = ["ClientCalls", "PageQuery", "page_of"]
 
 PAGE_DEFAULT: Final = 100
 PAGE_MOST: Final = 1000
@@ -46,8 +46,8 @@ class ClientQuery(PageQuery):
     )] = None  # fmt: skip
 
 
-class ClientInfo(msgspec.Struct):
-    """A connected client."""
+class ClientInfo(msgspec.Struct, gc=False):
+    """A connected client. Its fields are in the order in which `describe` gives them."""
 
     id: str
     user_id: str | None
@@ -130,11 +130,11 @@ class ClientCalls:
         else:
             of_user = self._registry.clients_of(query.user_id)
             total = len(of_user)
-            clients, more = page_of(of_user, query)
-        return ClientPage([client_info(c) for c in clients], total, clients[-1].id if more else None)
+            clients, more = page_of(self._registry.clients, of_user, query)
+        return ClientPage(describe(clients, ClientInfo), total, clients[-1].id if more else None)
 
     async def show(self, request: web.Request) -> ClientInfo:
-        return client_info(self._find(request))
+        return describe([self._find(request)], ClientInfo)[0]
 
     async def kick(self, request: web.Request) -> Kicked:
         body = await read_body(request, Reason)
@@ -156,35 +156,12 @@ class ClientCalls:
         return client
 
 
-def client_info(client: Client) -> ClientInfo:
-    """A client as the API shows it."""
-    host, port = client.remote_address
-    return ClientInfo(
-        id=client.id,
-        user_id=client.user_id,
-        username=client.username,
-        channels=sorted(client.channels) if client.memberships else [],
-        remote_address=_address_text(host, port),
-        user_agent=client.user_agent,
-        connected_at=rfc3339(client.connected_at),
-        last_seen=rfc3339(client.last_seen),
-        rtt_ms=client.rtt_ms,
-        queued_bytes=client.connection.queued_bytes,
-    )
-
-
-def _address_text(host: str, port: int) -> str:
-    if not host:
-        return "unix"
-    if not port:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def page_of(clients: dict[Client, Any], query: PageQuery) -> tuple[list[Client], bool]:
-    """One page of clients that are in no order, by their ids, and whether more follow."""
+def page_of(
+    everybody: dict[str, Client], some: dict[Client, Any], query: PageQuery
+) -> tuple[list[Client], bool]:
+    """One page of some of the clients, which are in no order, by their ids, and whether more follow."""
     check_cursor(query.after)
-    return pick_after(clients, query.after, query.limit)
+    return page_among(everybody, some, query.after, query.limit)
 
 
 def check_cursor(after: str | None) -> None:
