@@ -247,7 +247,7 @@ cdef class Connection(Endpoint):
                     self.slow()
                 continue
             if kind == HW_EV_PONG:
-                if ev.len == PONG_ID and self.ping_us and (<uint32_t *>ev.data)[0] == self.ping_us:
+                if ev.len == PONG_ID and self.ping_us and memcmp(ev.data, &self.ping_us, PONG_ID) == 0:
                     rtt_us = max(<uint32_t>self.engine.now_us - self.ping_us, 1)
                     hw_word32_store(&self.rtt_us, rtt_us)
                     self.ping_us = 0
