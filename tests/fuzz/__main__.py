@@ -1,6 +1,6 @@
 """Runs the fuzzers, guided by coverage, and says what they did.
 
-    make fuzz SECONDS=60                        each target for so long
+    make fuzz SECONDS=60                        each target for so long (seconds of CPU time)
     make fuzz SECONDS=1800 ARGS='frames heads'  some of them
     make fuzz SECONDS=60 ARGS=--keep            and keeps the inputs that reach something new (corpus/)
 
@@ -15,9 +15,12 @@ Exit status: 0 if nothing was found.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,15 +33,19 @@ from fuzz.corpus import TARGETS, load, save
 HERE: Final = Path(__file__).resolve().parent
 BUILD: Final = Path("build/fuzz").absolute()
 CSRC: Final = "csrc"
+HANG_S: Final = 1200
+"""Of one input, in wall time: a run may be stopped (SIGSTOP) for a while, and that is no hang."""
+POLL_S: Final = 0.5
 LONGEST: Final = {CSRC: 1500, **{name: target.longest for name, target in TARGETS.items()}}
 
 
 def main() -> int:
     """Runs what the command line names. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", choices=[[], *LONGEST], help="all, if none is named")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--seconds", type=int, default=60, help="of CPU time, for each target")
     parser.add_argument("--keep", action="store_true", help="keep inputs that reach something new")
     options = parser.parse_args()
     if again := os.environ.get("HEARTWIRE_FUZZ_INPUT"):
@@ -60,16 +67,21 @@ def run(name: str, seconds: int, keep: bool) -> bool:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     log = BUILD / f"{name}.log"
     status = fuzz(
-        name, [folder], log, f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=2048",
-        f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=1",
+        name, [folder], log, f"-timeout={HANG_S}", "-rss_limit_mb=2048", f"-artifact_prefix={BUILD}/{name}-",
+        "-print_final_stats=1", cpu_seconds=seconds,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     text = log.read_text(errors="replace")
     executed = re.search(r"stat::number_of_executed_units: *(\d+)", text)
-    words = executed[1] if executed else "?"
-    print(f"fuzz: {name}: {words} inputs in {cpu:.0f} s of CPU time: {'nothing' if status == 0 else 'FOUND'}",
-          flush=True)  # fmt: skip
+    # The engine's last line about its progress: edges, and edges with how often they were taken.
+    reached = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)/(\w+)", text)
+    edges, features, inputs, size = reached[-1] if reached else "????"
+    print(
+        f"fuzz: {name}: {executed[1] if executed else '?'} inputs in {cpu:.0f} s of CPU time, {edges} edges, "
+        f"{features} features, corpus of {inputs} ({size}): {'FOUND' if status else 'nothing'}",
+        flush=True,
+    )
     if status:
         print(text[-3000:], flush=True)
     elif keep:
@@ -77,8 +89,8 @@ def run(name: str, seconds: int, keep: bool) -> bool:
     return status == 0
 
 
-def fuzz(name: str, folders: list[Path], log: Path, *flags: str) -> int:
-    """Starts the engine on corpus folders. Returns its exit status."""
+def fuzz(name: str, folders: list[Path], log: Path, *flags: str, cpu_seconds: float = math.inf) -> int:
+    """Starts the engine on corpus folders, and ends it after so much CPU time. Returns its exit status."""
     flags = (*flags, f"-max_len={LONGEST[name]}")
     environment = dict(os.environ)
     if name == CSRC:
@@ -90,9 +102,21 @@ def fuzz(name: str, folders: list[Path], log: Path, *flags: str) -> int:
         # The runtime of both: the interpreter, which is not instrumented itself, has to load it first.
         environment["LD_PRELOAD"] = str(Path(atheris.path()) / "asan_with_fuzzer.so")
     with log.open("wb") as output:
-        return subprocess.run(
-            [*command, *map(str, folders)], stdout=output, stderr=output, env=environment, check=False
-        ).returncode
+        process = subprocess.Popen(
+            [*command, *map(str, folders)], stdout=output, stderr=output, env=environment
+        )
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
+            if process.returncode is None and cpu_of(process.pid) > cpu_seconds:
+                process.send_signal(signal.SIGUSR1)  # libFuzzer ends, with its figures, before the next input
+        return process.returncode
+
+
+def cpu_of(pid: int) -> float:
+    """The seconds that a process has used: fewer than have passed, beside others or while it is stopped."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def minimise(name: str, folder: Path) -> None:

@@ -16,27 +16,14 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from fuzz.harness import connection
 from heartwire._core.connection import Connection
-from heartwire.testing import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    TEXT,
-    FakeLink,
-    FramePeer,
-    ManualClock,
-    RecordingSink,
-    build_frame,
-)
+from heartwire.testing import BINARY, CLOSE, CONTINUATION, TEXT, build_frame
 
 MAX_MESSAGE: Final = 5000
 MAX_PAYLOAD: Final = MAX_MESSAGE + (MAX_MESSAGE >> 8) + 64  # what cannot be compressed grows a little
 TAIL: Final = b"\x00\x00\xff\xff"
 WIDEST: Final = 15
-HEAD: Final = b"GET / HTTP/1.1\r\n\r\n"
-
-_clock = ManualClock()
-_engine = _clock.engine()
 
 
 class Settings:
@@ -93,33 +80,23 @@ def _serve(settings: Settings, payloads: list[bytes]) -> tuple[list[bytes], int,
     def echo(conn: Connection, value: Any) -> None:
         conn.send(settings.opcode, value)
 
-    sink = RecordingSink(
-        ping_interval=0, handshake_timeout=0, message_timeout=0, max_message_size=MAX_MESSAGE,
-        send_buffer_limit=0, compression_threshold=1, on_message=echo,
+    with connection(
+        max_message_size=MAX_MESSAGE, send_buffer_limit=0, compression_threshold=1, on_message=echo,
         deflate=(settings.out_bits, settings.in_bits, settings.out_takeover, settings.in_takeover),
-    )  # fmt: skip
-    link = FakeLink(_engine, sink)
-    conn = link.connection
-    link.feed(HEAD)
-    _clock.run()
-    link.written.clear()
-    for payload in payloads:
-        if settings.fragments:
-            half = len(payload) // 2
-            link.feed(build_frame(settings.opcode, payload[:half], rsv=4, fin=False))
-            link.feed(build_frame(CONTINUATION, payload[half:]))
-        else:
-            link.feed(build_frame(settings.opcode, payload, rsv=4))
-    _clock.run()
-    frames = FramePeer(link).frames()
+    ) as pair:  # fmt: skip
+        for payload in payloads:
+            if settings.fragments:
+                half = len(payload) // 2
+                pair.link.feed(build_frame(settings.opcode, payload[:half], rsv=4, fin=False))
+                pair.link.feed(build_frame(CONTINUATION, payload[half:]))
+            else:
+                pair.link.feed(build_frame(settings.opcode, payload, rsv=4))
+        frames = pair.sent()
     code = 0
     if frames and frames[-1].opcode == CLOSE:
         code = frames.pop().close_code
         assert code in (1002, 1007, 1009)
-    conn.abort()
-    _clock.run()
-    assert sink.of("failure") == []
-    got = [event[1] for event in sink.events if event[0] in ("text", "binary")]
+    got = [event[1] for event in pair.sink.events if event[0] in ("text", "binary")]
     return [value.encode() if isinstance(value, str) else value for value in got], code, frames
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import codecs
 import logging
-import random
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +23,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from fuzz.harness import connection, pieces
 from heartwire.testing import (
     BINARY,
     CLOSE,
@@ -31,9 +31,6 @@ from heartwire.testing import (
     PING,
     PONG,
     TEXT,
-    FakeLink,
-    FramePeer,
-    ManualClock,
     RecordingSink,
     build_frame,
     close_payload,
@@ -42,12 +39,9 @@ from heartwire.testing import (
 MAX_MESSAGE: Final = 1000
 MAX_FRAGMENTS: Final = 8
 PADDING: Final = bytes(MAX_MESSAGE + 200)
-HEAD: Final = b"GET / HTTP/1.1\r\n\r\n"
 KEY: Final = bytes(4)  # a seed whose bytes are its payload's is easier to change
 
 _silent = logging.Logger("oracle", logging.CRITICAL)
-_clock = ManualClock()
-_engine = _clock.engine()
 
 
 class Outcome(NamedTuple):
@@ -71,42 +65,16 @@ def one_input(data: bytes) -> None:
         return
     settings, stream = data[0], data[1:]
     ours = _read([stream])
-    assert _read(_cut(stream, settings)) == ours, "how the stream is cut makes a difference"
+    cut = pieces(stream, (1, 2, 7, 40)[settings & 3], settings)
+    assert _read(cut) == ours, "how the stream is cut makes a difference"
     _compare(ours, stream)
 
 
-def _cut(stream: bytes, settings: int) -> list[bytes]:
-    """Pieces of one byte, or of sizes drawn by a seed."""
-    rng = random.Random(settings)
-    most = (1, 2, 7, 40)[settings & 3]
-    pieces, at = [], 0
-    while at < len(stream):
-        step = rng.randint(1, most)
-        pieces.append(stream[at : at + step])
-        at += step
-    return pieces
-
-
-def _read(pieces: list[bytes]) -> Outcome:
-    sink = RecordingSink(
-        ping_interval=0, handshake_timeout=0, message_timeout=0, max_message_size=MAX_MESSAGE,
-        max_fragments=MAX_FRAGMENTS,
-    )  # fmt: skip
-    link = FakeLink(_engine, sink)
-    conn = link.connection
-    link.feed(HEAD)
-    _clock.run()
-    link.written.clear()
-    for piece in pieces:
-        link.feed(piece)
-    _clock.run()
-    frames = FramePeer(link).frames()
-    outcome = _outcome(sink, frames, conn.cause)
-    conn.abort()
-    _clock.run()
-    assert sink.of("failure") == []
-    assert (conn.phase, link.closes, link.late_writes) == ("CLOSED", 1, 0)
-    return outcome
+def _read(cut: list[bytes]) -> Outcome:
+    with connection(max_message_size=MAX_MESSAGE, max_fragments=MAX_FRAGMENTS) as pair:
+        for piece in cut:
+            pair.link.feed(piece)
+        return _outcome(pair.sink, pair.sent(), pair.conn.cause)
 
 
 def _outcome(sink: RecordingSink, frames: list[Any], cause: str | None) -> Outcome:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import jwt
 from websockets.server import ServerProtocol
 
+from fuzz import harness
 from heartwire import Server, features
 from heartwire.testing import FakeLink
 from serverless import SECRET, Serverless
@@ -26,9 +27,6 @@ KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 TOKEN: Final = jwt.encode({"sub": "fuzz"}, SECRET, algorithm="HS256").encode()
 STATUSES: Final = {101, 400, 401, 403, 404, 405, 426, 431, 505}
 WEBSOCKETS_LINE_MOST: Final = 8192  # websockets reads no longer line
-
-_one: list[Serverless] = []
-
 
 class Answer(NamedTuple):
     """What came back."""
@@ -42,20 +40,11 @@ class Answer(NamedTuple):
 
 def serverless() -> Serverless:
     """The server of all inputs."""
-    if not _one:
-        _one.append(Serverless(Server(
-            port=0, jwt_secret=[SECRET], auth="optional", allow_no_exp=True, auth_cookie="session",
-            welcome=False,
-            compression="shared" if features.DEFLATE else "off", origin=["https://app.example"],
-            log_level="warning", handshake_timeout=3600,
-        )))  # fmt: skip
-    return _one[0]
-
-
-def close() -> None:
-    """Stops it."""
-    while _one:
-        _one.pop().close()
+    return Serverless(Server(
+        port=0, jwt_secret=[SECRET], auth="optional", allow_no_exp=True, auth_cookie="session", welcome=False,
+        compression="shared" if features.DEFLATE else "off", origin=["https://app.example"],
+        log_level="warning", handshake_timeout=3600,
+    ))  # fmt: skip
 
 
 def one_input(data: bytes) -> None:
@@ -66,7 +55,7 @@ def one_input(data: bytes) -> None:
     """
     if not data:
         return
-    world = serverless()
+    world = harness.server(serverless)
     settings, stream = data[0], data[1:]
     whole = _ask(world, [stream])
     cut = _ask(world, _cut(stream, settings))
@@ -87,7 +76,7 @@ def _cut(stream: bytes, settings: int) -> list[bytes]:
     if settings & 1 or len(stream) > 600:
         at = random.Random(settings).randint(0, len(stream))
         return [stream[:at], stream[at:]]
-    return [stream[i : i + 1] for i in range(len(stream))]
+    return harness.pieces(stream, 1)
 
 
 def _ask(world: Serverless, pieces: list[bytes]) -> Answer:

@@ -16,8 +16,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from fuzz import harness
 from heartwire import Client, Message, Server
-from heartwire.testing import CLOSE, TEXT, FakeLink, FramePeer, build_frame
+from heartwire.testing import CLOSE, TEXT, FakeLink, Frame, FramePeer, build_frame
 from serverless import SECRET, Serverless
 
 DEPTH: Final = 16
@@ -27,10 +28,6 @@ ERRORS: Final = {
     "user_mismatch",
     "not_a_member", "internal",
 }  # fmt: skip
-HEAD: Final = (
-    b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 _number = re.compile(r"-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 
 
@@ -63,15 +60,6 @@ class World(Serverless):
         super().__init__(server)
 
 
-_one: list[World] = []
-
-
-def close() -> None:
-    """Stops the server."""
-    while _one:
-        _one.pop().close()
-
-
 def one_input(data: bytes) -> None:
     """Judges one input.
 
@@ -80,23 +68,20 @@ def one_input(data: bytes) -> None:
     """
     if not data:
         return
-    if not _one:
-        _one.append(World())
-    world = _one[0]
+    world = harness.server(World)
     gated, text = bool(data[0] & 1), data[1:]
     with world.link() as link:
-        link.feed(HEAD)
+        peer = FramePeer(link)
+        peer.open()
         if not gated:
             link.connection.special = 0
-        link.written.clear()
         world.told.clear()
         link.feed(build_frame(TEXT, text))
         world.turn()
-        _judge(world, link, gated, text)
+        _judge(world, link, peer.frames(), gated, text)
 
 
-def _judge(world: World, link: FakeLink, gated: bool, text: bytes) -> None:
-    frames = FramePeer(link).frames()
+def _judge(world: World, link: FakeLink, frames: list[Frame], gated: bool, text: bytes) -> None:
     try:
         decoded = text.decode()
     except UnicodeDecodeError:

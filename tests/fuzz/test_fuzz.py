@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuzz import heads, json_texts
+from fuzz import harness
 from fuzz.corpus import TARGETS, load, mutated
 from links import needs_deflate
 
@@ -21,8 +21,7 @@ MUTATIONS = 4000
 def servers() -> Iterator[None]:
     """Stops the servers of the targets that have one."""
     yield
-    heads.close()
-    json_texts.close()
+    harness.close()
 
 
 @pytest.mark.parametrize("name", NAMES)
