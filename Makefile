@@ -100,10 +100,15 @@ lint: $(VENV)/.installed
 	$(BIN)/zizmor --offline --quiet .github
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only $(wildcard csrc/*.c)
 
-# stubtest holds the stubs against the compiled modules.
+# stubtest holds the stubs against the compiled modules; of what is public every type is known (pyright asks
+# the interpreter on the path for it).
 types: build
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	mkdir -p build
+	PYTHONPATH=src PATH="$(abspath $(BIN)):$$PATH" pyright --ignoreexternal --verifytypes heartwire >build/types.txt || \
+		{ cat build/types.txt; false; }
+	@grep completeness build/types.txt
 	$(BIN)/python -m mypy.stubtest heartwire._core
 
 # Lines of hot Cython functions that touch Python, against tools/hot_budget.toml.
@@ -164,6 +169,7 @@ $(VENV)/.installed: pyproject.toml src/heartwire/_version.py | preflight
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install --group build --group test --group lint
+	command -v node >/dev/null || $(PIP) install 'pyright[nodejs]'
 	HEARTWIRE_PURE=1 $(PIP) install --no-build-isolation --editable .
 	touch $@
 

@@ -43,7 +43,7 @@ ORIGINS_KEPT: Final = 1024
 ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 HTTP_UPGRADES: Final = ("/api/monitor",)  # the monitor page's feed, which aiohttp serves
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Admission:
@@ -83,7 +83,7 @@ class Admission:
         self._compression = handshake.compression_factories(config.compression)
         self._needs_request = config.keep_request or dispatcher.handlers.on_connect is not None
         self._deciding: dict[Connection, asyncio.Task[None]] = {}
-        self.open = 0
+        self.open: int = 0
         """Sockets of clients, those that are closing included."""
         self.draining = False
 

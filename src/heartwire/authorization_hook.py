@@ -30,7 +30,7 @@ ANSWER_BYTES: Final = 4096
 
 Decide = Callable[["Client", str, str], bool]
 
-logger = logging.getLogger("heartwire.webhooks")
+logger: logging.Logger = logging.getLogger("heartwire.webhooks")
 
 
 class _Decision(msgspec.Struct):

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -28,6 +29,8 @@ from heartwire.memberships import Memberships, bad_field
 from heartwire.messages import Envelope, encode_event
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from heartwire._core.connection import Connection
     from heartwire.admission import Admission
     from heartwire.client import Client
@@ -45,7 +48,7 @@ __all__ = ["Dispatcher"]
 ERRORS_IN_A_ROW: Final = 10
 NOT_ONLY_LIMITED: Final = 128  # bit of Connection.errors_in_a_row: not all of them were `rate_limited`
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Dispatcher(JsonReader):
@@ -64,11 +67,11 @@ class Dispatcher(JsonReader):
     webhooks: Webhooks | None = None
 
     def __init__(self) -> None:
-        self.decode = msgspec.json.Decoder().decode
-        self.decode_envelope = msgspec.json.Decoder(Envelope).decode
+        self.decode: Callable[[Buffer], Any] = msgspec.json.Decoder().decode
+        self.decode_envelope: Callable[[Buffer], Any] = msgspec.json.Decoder(Envelope).decode
         self.encode = encode_value
-        self.invalid = msgspec.ValidationError
-        self.log = RateLimited(logger)
+        self.invalid: type[Exception] = msgspec.ValidationError
+        self.log: RateLimited = RateLimited(logger)
 
     def apply(self, config: ServerConfig) -> None:
         """Takes over the limits and times of a configuration."""
@@ -83,7 +86,7 @@ class Dispatcher(JsonReader):
             byte_rate=config.byte_rate, byte_burst=burst(config.byte_rate, config.byte_burst),
             proxy_header=config.proxy_protocol,
         )  # fmt: skip
-        self.max_depth = config.max_json_depth
+        self.max_depth: int = config.max_json_depth
 
     @property
     def speaks_json(self) -> bool:

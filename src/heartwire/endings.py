@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ending", "log_ending"]
 
-logger = logging.getLogger("heartwire.connections")
+logger: logging.Logger = logging.getLogger("heartwire.connections")
 
 
 class Ending(msgspec.Struct):

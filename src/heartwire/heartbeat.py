@@ -24,7 +24,7 @@ _LINES: Final[dict[Reason, tuple[int, str]]] = {
     "send_error": (logging.ERROR, "Failed to send ping to client %s: %s"),
 }
 
-logger = logging.getLogger("heartwire.heartbeat")
+logger: logging.Logger = logging.getLogger("heartwire.heartbeat")
 
 
 class Heartbeat:

@@ -35,7 +35,7 @@ __all__ = ["HttpApi"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-logger = logging.getLogger("heartwire.http")
+logger: logging.Logger = logging.getLogger("heartwire.http")
 
 
 class Alive(msgspec.Struct):

@@ -63,7 +63,7 @@ class ApiError(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(status, code, message)
         self.status = status
-        self.info = ErrorInfo(code, message)
+        self.info: ErrorInfo = ErrorInfo(code, message)
 
 
 class BadField(ApiError):

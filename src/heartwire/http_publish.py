@@ -169,7 +169,7 @@ class PublishCalls:
         self._registry = registry
         self._broker = broker
         self._owner_of = owner_of
-        self.keys = IdempotencyKeys()
+        self.keys: IdempotencyKeys = IdempotencyKeys()
         self.endpoints: Final = (
             Endpoint(
                 "POST", "/api/broadcast", "publish", "Sends an event to many clients", self.broadcast, Sent,

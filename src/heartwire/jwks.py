@@ -30,7 +30,7 @@ SIZE_LIMIT: Final = 256 * 1024  # bytes; sets of real providers have 2 to 10 KiB
 UNKNOWN_KEY_PAUSE_S: Final = 60.0
 RETRY_MOST_S: Final = 60.0
 
-logger = logging.getLogger("heartwire.jwks")
+logger: logging.Logger = logging.getLogger("heartwire.jwks")
 
 
 class JwksError(Exception):
@@ -82,8 +82,8 @@ class JwksUrl:
         self._wake = asyncio.Event()
         self._asked_at = -UNKNOWN_KEY_PAUSE_S
         self._digest = b""
-        self.fetched = 0
-        self.failed = 0
+        self.fetched: int = 0
+        self.failed: int = 0
         self.fetched_at: float | None = None
         self.problem: str | None = None
 

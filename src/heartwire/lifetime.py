@@ -39,7 +39,7 @@ __all__ = ["Lifetime", "loop_factory"]
 LAG_EVERY_S: Final = 1.0
 SHUTDOWN_SPREAD_MS: Final = 3000  # the most a client is told to wait after a shutdown without a drain
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Lifetime:

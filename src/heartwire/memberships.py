@@ -30,7 +30,7 @@ __all__ = ["Authorize", "Memberships", "ask", "bad_field", "claims_allow"]
 Authorize = Callable[["Client", str, str], bool | Awaitable[bool]]
 """The application's word: (client, "join" or "publish", channel)."""
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Memberships:

@@ -29,10 +29,10 @@ class HookFigures:
     __slots__ = ("answers", "delivered", "dropped", "queued", "queued_bytes", "requests")
 
     def __init__(self) -> None:
-        self.queued = 0
+        self.queued: int = 0
         """Events that wait, those under way included."""
-        self.queued_bytes = 0
-        self.delivered = 0
+        self.queued_bytes: int = 0
+        self.delivered: int = 0
         self.dropped: Counter[str] = Counter(queue_full=0, refused=0, gave_up=0, shutdown=0)
         """Events that were not delivered, by reason."""
         self.requests: Counter[str] = Counter(ok=0, refused=0, busy=0, timeout=0, unreachable=0)
@@ -54,7 +54,7 @@ class Metrics:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.connects = 0
+        self.connects: int = 0
         self.disconnects: Counter[str] = Counter()
         """By cause."""
         self.ping_stopped: Counter[str] = Counter(invalid=0, unregistered=0, nil_during_ping=0, send_error=0)
@@ -65,5 +65,5 @@ class Metrics:
         """Messages thrown away because they came too fast, by the limit they broke."""
         self.errors: Counter[str] = LabelCounter()
         """`error` events sent, by code."""
-        self.bad_json = 0
-        self.hooks = HookFigures()
+        self.bad_json: int = 0
+        self.hooks: HookFigures = HookFigures()

@@ -33,13 +33,13 @@ class Member:
     __slots__ = ("clients", "data", "leaving", "user_id", "username")
 
     def __init__(self, client: Client, data: msgspec.Raw | None) -> None:
-        self.user_id = client.user_id
-        self.username = client.username
-        self.data = data
+        self.user_id: str | None = client.user_id
+        self.username: str | None = client.username
+        self.data: msgspec.Raw | None = data
         """Presence metadata: owned bytes, or None."""
-        self.clients = 1
+        self.clients: int = 1
         """Their clients in the channel; with 0 the time of grace runs."""
-        self.leaving = 0
+        self.leaving: int = 0
         """Number of the leave that is to be announced; 0: there is none."""
 
     def shown(self) -> dict[str, Any]:

@@ -32,15 +32,15 @@ class Channel:
     __slots__ = ("created_at", "kind", "members", "name", "present", "settings")
 
     def __init__(self, name: str, settings: ChannelSettings = DEFAULT) -> None:
-        self.name = name
+        self.name: str = name
         self.kind: ChannelKind = kind_of(name)
-        self.settings = settings
+        self.settings: ChannelSettings = settings
         self.members: dict[Client, msgspec.Raw | None] = {}
         """Clients in the order they joined, with their presence metadata (owned bytes) or None."""
         wanted = self.kind == "presence" if settings.presence is None else settings.presence
         self.present: dict[str | Client, Member] | None = {} if wanted else None
         """With presence: the members by user id, an anonymous client by itself; `Presence` keeps them."""
-        self.created_at = time.time()
+        self.created_at: float = time.time()
 
     def __len__(self) -> int:
         return len(self.members)
@@ -66,7 +66,7 @@ class Registry:
     __slots__ = ("channels", "clients", "members_by_user", "rules")
 
     def __init__(self, rules: ChannelRules | None = None) -> None:
-        self.rules = rules or ChannelRules()
+        self.rules: ChannelRules = rules or ChannelRules()
         self.clients: dict[str, Client] = {}
         """By id, in the order of their ids, which grow: `page` relies on it."""
         self.channels: dict[str, Channel] = {}

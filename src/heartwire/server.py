@@ -46,7 +46,7 @@ __all__ = ["Server"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Server:
@@ -62,10 +62,10 @@ class Server:
     """
 
     def __init__(self, *, broker: Broker | None = None, **options: Any) -> None:
-        self.config = ServerConfig.from_kwargs(**options)
+        self.config: ServerConfig = ServerConfig.from_kwargs(**options)
         self.config.check_together()
         self._verification = Verification.of(self.config)
-        self.metrics = Metrics()
+        self.metrics: Metrics = Metrics()
         self._handlers = Handlers()
         self._registry = Registry(ChannelRules(self.config.channel_settings))
         self._broker = broker or MemoryBroker()

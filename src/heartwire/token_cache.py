@@ -34,8 +34,8 @@ class TokenCache:
         self._half = max(limit // 2, 1)
         self._young: dict[bytes, Credentials] = {}
         self._old: dict[bytes, Credentials] = {}
-        self.hits = 0
-        self.misses = 0
+        self.hits: int = 0
+        self.misses: int = 0
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -47,7 +47,7 @@ class Tokens:
         self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._remember_s = float("inf") if config.allow_no_exp else config.revocation_time
         self._waiting = 0
-        self.revocations = Revocations(config.revocation_limit)
+        self.revocations: Revocations = Revocations(config.revocation_limit)
 
     # -------------------------------------------------------------- judging
 

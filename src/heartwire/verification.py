@@ -14,7 +14,7 @@ from heartwire.token_cache import TokenCache
 
 __all__ = ["Verification"]
 
-logger = logging.getLogger("heartwire")
+logger: logging.Logger = logging.getLogger("heartwire")
 
 
 class Verification:
@@ -38,9 +38,9 @@ class Verification:
         self._config = config
         algorithms = accepted_algorithms(config)
         own = read_keys(config)
-        self.cache = TokenCache(config.token_cache) if config.token_cache else None
-        self.keys = KeyRing(own, algorithms=algorithms)
-        self.remote = None
+        self.cache: TokenCache | None = TokenCache(config.token_cache) if config.token_cache else None
+        self.keys: KeyRing = KeyRing(own, algorithms=algorithms)
+        self.remote: JwksUrl | None = None
         if config.jwks_url is not None:
             self.remote = JwksUrl(
                 config.jwks_url, frozenset(algorithms), self.keys.replace_published,
@@ -49,12 +49,12 @@ class Verification:
             self.keys.remote = self.remote
         if self.cache is not None:
             self.keys.on_change(self.cache.clear)
-        self.verifier = TokenVerifier(
+        self.verifier: TokenVerifier = TokenVerifier(
             self.keys, algorithms=algorithms, audience=config.jwt_audience, issuer=config.jwt_issuer,
             required_claims=config.jwt_required_claims, leeway_s=config.jwt_leeway,
             allow_no_exp=config.allow_no_exp, cache=self.cache,
         )  # fmt: skip
-        self.warnings = [warning] if (warning := short_secrets(own)) else []
+        self.warnings: list[str] = [warning] if (warning := short_secrets(own)) else []
         if config.jwks_url is not None and config.jwks_url.startswith("http://"):
             self.warnings.append(
                 "jwks_url is not encrypted: whoever is on the way to it can bring keys of their own"

@@ -38,7 +38,7 @@ BATCH_BYTES: Final = 1 << 20  # a request is no longer, unless a single event is
 ANSWER_BYTES: Final = 1 << 16  # of an answer that is read, so that the connection can be kept
 ANSWER_S: Final = 1.0
 
-logger = logging.getLogger("heartwire.webhooks")
+logger: logging.Logger = logging.getLogger("heartwire.webhooks")
 
 
 def signed_headers(key: bytes, message_id: str, body: bytes) -> dict[str, str]:

@@ -19,7 +19,7 @@ class _Timer:
     __slots__ = ("callback", "due_us")
 
     def __init__(self, due_us: int, callback: Callable[[], Any]) -> None:
-        self.due_us = due_us
+        self.due_us: int = due_us
         self.callback: Callable[[], Any] | None = callback
 
     def cancel(self) -> None:

@@ -38,19 +38,19 @@ class FakeLink(Link):
     """
 
     def __init__(self, engine: Engine, sink: Sink) -> None:
-        self.written = bytearray()
-        self.blocked = False
+        self.written: bytearray = bytearray()
+        self.blocked: bool = False
         self.most: int | None = None
         self.dropping = False
-        self.reading = True
-        self.wants_write = False
-        self.eof_sent = False
-        self.closes = 0
-        self.late_writes = 0
+        self.reading: bool = True
+        self.wants_write: bool = False
+        self.eof_sent: bool = False
+        self.closes: int = 0
+        self.late_writes: int = 0
         self.writes: list[int] = []
         """Bytes taken by each write, in order."""
         self._fault: int | None = None
-        self.connection = Connection(engine, sink, self)
+        self.connection: Connection = Connection(engine, sink, self)
         self.connection.armed()
 
     # -------------------------------------------------------------- what a test does

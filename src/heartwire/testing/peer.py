@@ -100,7 +100,7 @@ class FramePeer:
         self._buffer = bytearray()
         self._frames: deque[Frame] = deque()
         self._ended = False
-        self.response = b""
+        self.response: bytes = b""
         """The head of the server's answer to `open`."""
         if isinstance(link, socket.socket):
             link.settimeout(timeout)
