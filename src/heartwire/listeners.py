@@ -149,7 +149,7 @@ class Listeners:
         self._links: set[TransportLink] = set()
         self._reactor: Reactor | None = None
         self._tls_listeners: list[TlsListener] = []
-        self.tls = None if config.tls_cert is None else ServerTls(config)
+        self.tls: ServerTls | None = None if config.tls_cert is None else ServerTls(config)
         """None: plain TCP."""
         self._epoll = features.REACTOR and config.link != "asyncio" and self.tls is None
 

@@ -17,7 +17,7 @@ __all__ = ["Refusals"]
 # What an operator should see: limits that are reached, a proxy that does not do as agreed.
 _WARNINGS: Final = ("429 ", "503 ", "4429 ", "closed proxy_header")
 
-logger = logging.getLogger("heartwire.refusals")
+logger: logging.Logger = logging.getLogger("heartwire.refusals")
 
 
 class Refusals:

@@ -44,7 +44,7 @@ class ServerTls:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self.context = _context(config)
+        self.context: ssl.SSLContext = _context(config)
         """For the next handshake; connections keep the one they began with."""
 
     def reload(self) -> None:
