@@ -152,7 +152,7 @@ deploy-check: build $(VENV)/.deploy
 	systemd-analyze verify build/unit/heartwire.service build/unit/heartwire.socket
 	systemd-analyze security --offline=true --threshold=20 build/unit/heartwire.service | tail -1
 
-docs/options.md: src/heartwire/config.py src/heartwire/options.py tools/gen_options.py | build
+docs/options.md: $(wildcard src/heartwire/config/*.py) src/heartwire/options.py tools/gen_options.py | build
 	mkdir -p docs
 	$(BIN)/python tools/gen_options.py > $@
 

@@ -10,7 +10,7 @@ from heartwire.config import FIELDS
 INTRODUCTION = """\
 # Options
 
-<!-- Made from src/heartwire/config.py by tools/gen_options.py: `make docs/options.md`. -->
+<!-- Made from src/heartwire/config by tools/gen_options.py: `make docs/options.md`. -->
 
 Every option `a_b` is a flag `--a-b` of `socket-server`, `heartwire serve` and `heartwire check`, an
 environment variable `HEARTWIRE_A_B`, a key `a_b` of the TOML file given by `--config` (or
