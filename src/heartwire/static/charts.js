@@ -13,9 +13,9 @@ function element(name, attributes, text) {
 }
 
 function size(svg) {
-  const { width, height } = svg.getBoundingClientRect();
+  const { left, width, height } = svg.getBoundingClientRect();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  return { width, height };
+  return { left, width, height };
 }
 
 /** A round number that is not below, and whose half is a whole one: there are no half connections. */
@@ -37,11 +37,12 @@ function axis(width, height, top, format) {
   });
 }
 
-/** Draws lines over the last five minutes.
+/** Draws lines over the last five minutes, and marks the sample under the pointer.
  *
- *  samples: [{at, …}] in milliseconds, ascending; series: [{key, name}], name being the class of the colour. */
-export function lines(svg, samples, series) {
-  const { width, height } = size(svg);
+ *  samples: [{at, …}] in milliseconds, ascending; series: [{key, name}], name being the class of the colour;
+ *  pointer: where it is, in pixels of the page from the left, or undefined. Returns the marked sample, or none. */
+export function lines(svg, samples, series, pointer) {
+  const { left, width, height } = size(svg);
   if (!width) return;
   const now = samples.at(-1).at;
   const top = ceiling(Math.max(...series.flatMap(({ key }) => samples.map((sample) => sample[key] ?? 0))));
@@ -64,7 +65,20 @@ export function lines(svg, samples, series) {
       drawn.push(element("path", { class: `line ${name}`, d: `M${path}` }));
     }
   }
+  const marked = pointer === undefined ? undefined : nearest(samples, (sample) => left + x(sample.at), pointer);
+  if (marked) {
+    const middle = x(marked.at).toFixed(1);
+    drawn.push(element("line", { class: "at", x1: middle, x2: middle, y1: TOP, y2: bottom }));
+    for (const { key, name } of series)
+      if (marked[key] != null) drawn.push(element("circle", { class: `dot ${name}`, cx: middle, cy: y(marked[key]), r: 4 }));
+  }
   svg.replaceChildren(...drawn);
+  return marked;
+}
+
+function nearest(samples, x, pointer) {
+  const far = (sample) => Math.abs(x(sample) - pointer);
+  return samples.reduce((best, sample) => (far(sample) < far(best) ? sample : best));
 }
 
 /* The samples between those that say nothing. */
@@ -77,7 +91,7 @@ function runs(samples, key) {
   return found.filter((run) => run.length > 1);
 }
 
-/** Draws a histogram: bars [{label, value}], and how values are written. */
+/** Draws a histogram: bars [{label, value}], each named by its upper bound, and how values are written. */
 export function histogram(svg, bars, format) {
   const { width, height } = size(svg);
   if (!width) return;
@@ -85,12 +99,15 @@ export function histogram(svg, bars, format) {
   const bottom = height - BOTTOM;
   const step = (width - LEFT - RIGHT) / bars.length;
   const drawn = axis(width, height, top, format);
+  drawn.push(element("text", { class: "tick", x: LEFT, y: height - 4, "text-anchor": "start" }, "0 ms"));
   bars.forEach(({ label, value }, i) => {
     const high = (value / top) * (bottom - TOP);
     const left = LEFT + i * step;
-    const bar = { class: "bar", x: left + step * 0.14, y: bottom - high, width: step * 0.72, height: high, rx: 2 };
+    const bar = { class: "bar", x: left + 1, y: bottom - high, width: step - 2, height: high, rx: 2 };
     drawn.push(element("rect", bar));
-    drawn.push(element("text", { class: "tick", x: left + step / 2, y: height - 4, "text-anchor": "middle" }, label));
+    if (step < 30 && i % 2 === 0) return; // there is room for half of the bounds
+    const edge = i === bars.length - 1 ? "end" : "middle";
+    drawn.push(element("text", { class: "tick", x: left + step, y: height - 4, "text-anchor": edge }, label));
   });
   svg.replaceChildren(...drawn);
 }

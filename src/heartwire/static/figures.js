@@ -5,11 +5,12 @@ const GAP_MS = 5_000; // nothing was heard for so long: the lines are broken the
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const fixed = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 
 export const count = (n) => (n < 1_000_000 ? whole : compact).format(n);
 export const short = (n) => (n < 10_000 ? tenths : compact).format(n);
-export const rate = (n) => (n === null ? "–" : n >= 1_000_000 ? compact.format(n) : (n < 9.95 ? tenths : whole).format(n));
+export const rate = (n) => (n === null ? "–" : n >= 1_000_000 ? compact.format(n) : (n && n < 9.95 ? fixed : whole).format(n));
 
 export function bytes(n) {
   if (n === null) return "–";

@@ -2,8 +2,10 @@
 
 import { age, bytes, milliseconds } from "./figures.js";
 
-/** Fills a table's body: a row for each item, known by its key; cells(item) says {text, class} or {button, …data}. */
-export function rows(body, items, key, cells) {
+/** Fills a table's body: a row for each item, known by its key; cells(item) says {text, class} or {button, …data},
+ *  share(item), if given, how much of all it is. */
+export function rows(body, items, key, cells, share) {
+  const focused = document.activeElement;
   const known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
   items.forEach((item, i) => {
     const name = key(item);
@@ -11,7 +13,10 @@ export function rows(body, items, key, cells) {
     known.delete(name);
     row.dataset.key = name;
     cells(item).forEach((cell, column) => fill(row.cells[column] ?? row.insertCell(), cell));
-    if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
+    if (share) row.style.setProperty("--share", share(item).toFixed(3));
+    if (body.rows[i] === row) return;
+    body.insertBefore(row, body.rows[i] ?? null);
+    if (row.contains(focused)) focused.focus({ preventScroll: true }); // moving it took that away
   });
   for (const row of known.values()) row.remove();
 }
@@ -34,7 +39,7 @@ export function details(into, client, now) {
     ["User", client.user_id ?? "–"],
     ["Client", client.id],
     ["Address", client.remote_address],
-    ["Software", client.user_agent ?? "–"],
+    ["User agent", client.user_agent ?? "–"],
     ["Connected", `${since(client.connected_at)}, ${new Date(client.connected_at).toLocaleString()}`],
     ["Heard from", since(client.last_seen)],
     ["Round trip", client.rtt_ms === null ? "–" : milliseconds(client.rtt_ms)],

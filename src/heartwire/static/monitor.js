@@ -56,6 +56,8 @@ function page(id) {
 
 function say(kind, words) {
   $("status").className = kind;
+  $("monitor").classList.toggle("stale", kind === "reconnecting");
+  if (kind === "reconnecting") document.title = "not reached · heartwire";
   text("status", words);
 }
 
@@ -78,18 +80,46 @@ function draw() {
   text("messages-out", rate(now.messages_out));
   text("bytes-out", `${bytes(now.bytes_out)}/s`);
   text("queued", bytes(totals.queued_bytes));
-  text("slow", `${count(history.grown((s) => s.totals.slow_consumers))} let go as too slow`);
+  text("slow", `${count(history.grown((s) => s.totals.slow_consumers))} too slow, let go in ${history.span}`);
   const stalled = history.grown((s) => s.totals.stalled_ms);
   text("stalls", count(history.grown((s) => s.totals.stalls)));
   text("stalled", stalled ? `${milliseconds(stalled)} in ${history.span}` : `over 100 ms, in ${history.span}`);
 
-  lines($("chart-clients"), history.samples, [{ key: "clients", name: "a" }]);
-  lines($("chart-messages"), history.samples, [{ key: "messages_out", name: "b" }, { key: "messages_in", name: "a" }]);
-  lines($("chart-opens"), history.samples, [{ key: "closed", name: "c" }, { key: "opened", name: "a" }]);
+  for (const id of Object.keys(CHARTS)) drawChart(id);
   drawRoundTrips();
   drawClients();
   drawChannels();
   drawEnds();
+}
+
+/* What is not known: the first rates, the figures of a channel's members. */
+const known = (value, format) => (value == null ? "–" : format(value));
+
+const CHARTS = {
+  "chart-clients": { series: [{ key: "clients", name: "a" }], format: count },
+  "chart-messages": { series: [{ key: "messages_out", name: "b" }, { key: "messages_in", name: "a" }], format: rate },
+  "chart-opens": { series: [{ key: "closed", name: "c" }, { key: "opened", name: "a" }], format: rate },
+};
+
+/* Its legend says what is now, or was at the pointer. */
+function drawChart(id) {
+  const { series, format, pointer } = CHARTS[id];
+  const now = history.samples.at(-1);
+  if (!now) return;
+  const marked = lines($(id), history.samples, series, pointer);
+  const legend = $(id).parentElement;
+  legend.querySelector(".when").textContent = marked && marked !== now ? `${age(now.at - marked.at)} ago` : "";
+  for (const place of legend.querySelectorAll("[data-key]"))
+    place.textContent = known((marked ?? now)[place.dataset.key], format);
+}
+
+for (const id of Object.keys(CHARTS)) {
+  const point = (x) => {
+    CHARTS[id].pointer = x;
+    drawChart(id);
+  };
+  $(id).addEventListener("pointermove", ({ clientX }) => point(clientX));
+  $(id).addEventListener("pointerleave", () => point(undefined));
 }
 
 function drawRoundTrips() {
@@ -98,23 +128,20 @@ function drawRoundTrips() {
   const sum = (counts) => counts.reduce((all, n) => all + n, 0);
   const counts = sum(recent) ? recent : sinceStart;
   const all = sum(counts);
-  const labels = bounds.map((us) => (us < 1_000_000 ? `${us / 1000}` : `${us / 1_000_000}s`));
+  const labels = bounds.map((us) => (us < 1_000_000 ? `${us / 1000}` : `${us / 1_000_000} s`));
   const within = (part) => {
     let seen = 0;
     const i = counts.findIndex((n) => (seen += n) >= part * all);
     return i < bounds.length ? milliseconds(bounds[i] / 1000) : "longer";
   };
   const when = sum(recent) ? `last ${history.span}` : "since start";
-  const half = `half within ${within(0.5)}, 99% within ${within(0.99)}, ${when}`;
+  const half = `half within ${within(0.5)}, 99% within ${within(0.99)} · ${when}`;
   text("rtt-span", all ? half : "no ping answered yet");
   // The longest are left out where nothing was so long.
   const last = Math.max(8, counts.findLastIndex((n) => n > 0) + 1);
-  const bars = [...labels, "more"].map((label, i) => ({ label, value: all ? (100 * counts[i]) / all : 0 }));
+  const bars = [...labels, "∞"].map((label, i) => ({ label, value: all ? (100 * counts[i]) / all : 0 }));
   histogram($("chart-rtt"), bars.slice(0, last + 1), (part) => `${part}%`);
 }
-
-/* The members of a channel come without the figures. */
-const known = (value, format) => (value == null ? "–" : format(value));
 
 function drawClients() {
   const now = Date.parse(snapshot.now);
@@ -137,18 +164,19 @@ function drawChannels() {
     { button: channel.name, channel: channel.name },
     { class: "quiet", text: channel.kind },
     { class: "number", text: count(channel.members) },
-  ]);
+  ], (channel) => channel.members / snapshot.largest_channels[0].members);
   $("no-channels").hidden = snapshot.largest_channels.length > 0;
 }
 
 function drawEnds() {
   for (const head of document.querySelectorAll(".recent")) head.textContent = history.span;
   const tally = (id, none, entries) => {
+    const sum = entries.reduce((all, [, n]) => all + n, 0);
     rows($(id), entries, ([name]) => name, ([name, all, recent]) => [
       { text: name.replaceAll("_", " ") },
       { class: "number", text: recent ? count(recent) : "–" },
       { class: "number", text: count(all) },
-    ]);
+    ], ([, all]) => all / sum);
     $(none).hidden = entries.length > 0;
   };
   const counted = (field, prefix = "") =>
