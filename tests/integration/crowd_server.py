@@ -1,7 +1,8 @@
 """A server for a crowd, a process of its own. Options come as one JSON argument.
 
 It writes its port to standard output, then, for each line of standard input, what it has seen since the line
-before: the longest turn of its event loop, as CPU time, so that a busy machine is not taken for a stall.
+before: the longest turn of its event loop and all it has used, as CPU time, so that a busy machine is not
+taken for a stall.
 """
 
 import asyncio
@@ -38,12 +39,15 @@ async def main() -> None:
     async with server:
         watching = asyncio.create_task(watch.run())
         print(server.port, flush=True)
+        used = time.process_time()
         while await lines.readline():
             seen = {
                 "clients": len(server.clients),
                 "disconnects": server.stats()["disconnects"],
                 "longest_turn_ms": round(watch.longest_s * 1000, 1),
+                "cpu_s": round(time.process_time() - used, 2),
             }
+            used = time.process_time()
             watch.longest_s = 0.0
             print(json.dumps(seen), flush=True)
         watching.cancel()

@@ -15,6 +15,7 @@ from integration.peers import BINARY, TEXT, Ends, json_client, raw_client, token
 
 Make = Callable[..., Server]
 OTHER_SECRET = "another secret of at least 32 bytes"
+LATE_S = 3  # of a busy machine; a token's end is not forgotten, nor put off
 
 
 @pytest.fixture
@@ -287,7 +288,7 @@ async def test_a_token_ends(make: Make) -> None:
         assert time.time() < expires
         assert instant(warning["data"]["expires_at"]) == pytest.approx(expires, abs=0.001)
         assert (await client.closed())[0] == 4410
-    assert time.time() >= expires
+    assert expires <= time.time() < expires + LATE_S
     await ends.only("token_expired")
 
 
@@ -298,7 +299,7 @@ async def test_grace(make: Make) -> None:
     expires = time.time() + 0.2
     async with json_client(server, token(exp=expires)) as client:
         assert (await client.closed())[0] == 4410
-    assert time.time() >= expires + 0.5
+    assert expires + 0.5 <= time.time() < expires + 0.5 + LATE_S
     await ends.only("token_expired")
 
 
@@ -333,7 +334,8 @@ async def test_when_the_warning_comes(make: Make) -> None:
     expires = time.time() + 1
     async with json_client(server, token(exp=expires)) as client:
         await client.event("token_expiring")
-        assert expires - 0.3 <= time.time() < expires
+        # Deadlines count whole milliseconds of another clock than tokens do.
+        assert expires - 0.3 - 0.002 <= time.time() < expires
         assert (await client.closed())[0] == 4410
 
 

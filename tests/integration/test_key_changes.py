@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from heartwire import Server
-from integration.http.api import api_of
+from integration.http.api import KEYS, api_of
 from integration.peers import handshake, json_client, raw_peer, refusal, until
 from publisher import Publisher, publisher
 from signing import SECRET, jwk_set, key_pair
@@ -75,6 +75,45 @@ async def test_rotation_under_load_refuses_nobody(make: Make) -> None:
     assert provider.requests == 2
 
 
+async def test_secrets_rotate_under_load_and_nobody_is_refused(make: Make, tmp_path: Path) -> None:
+    """Old, then both, then new, read again each time; twelve clients come all the time."""
+    old, new = key_pair("HS256"), key_pair("HS256", "k2")
+    file = tmp_path / "secrets"
+    file.write_text(old.private)
+    server = make(jwt_secret=[], jwt_secret_file=file)
+    await server.start()
+    signer = old
+    answers: list[tuple[str, int]] = []
+    over = False
+
+    async def come(number: int) -> None:
+        had: dict[str, str] = {}
+        while not over:
+            by = signer
+            bearer = had.setdefault(by.kid, by.token(f"user {number}"))
+            answers.append((by.kid, await shows(server, bearer)))
+            if number % 2:  # half of them have a fresh token each time
+                had.clear()
+
+    def come_since(kid: str, seen: int) -> int:
+        return sum(name == kid for name, _ in answers[seen:])
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(come(number))
+        for secrets, by in ((f"{old.private}\n{new.private}", old), (None, new), (new.private, new)):
+            if secrets is not None:
+                file.write_text(secrets)
+                server._lifetime.reload()
+            signer, seen = by, len(answers)
+            # More than there are clients: every one of the former kind has had its answer by then.
+            await until(lambda by=by, seen=seen: come_since(by.kid, seen) > 40)
+        over = True
+    assert {status for _, status in answers} == {101}
+    assert {kid for kid, _ in answers} == {"k1", "k2"}
+    assert await shows(server, old.token("late")) == 401
+
+
 async def test_invented_ids_do_not_hammer_the_provider(make: Make) -> None:
     async with publisher(jwk_set(FIRST)) as provider:
         server = make(jwt_secret=[], jwks_url=provider.url)
@@ -124,6 +163,27 @@ async def test_a_gated_client_that_leaves_while_its_key_is_fetched(make: Make) -
         await fetched(server, 2)
         await until(lambda: not server._dispatcher.tasks.running)
         assert dict(server.users) == {}
+
+
+@pytest.mark.parametrize("place", ["handshake", "action"])
+async def test_a_token_revoked_before_its_key_was_known(make: Make, place: str) -> None:
+    """The wait for its key is no way around the revocation."""
+    async with publisher(jwk_set(FIRST)) as provider:
+        auth = "handshake" if place == "handshake" else "message"
+        server = make(jwt_secret=[], jwks_url=provider.url, api_key=KEYS, auth=auth)
+        await server.start()
+        await fetched(server)
+        async with api_of(server) as api:
+            await api.post("/api/tokens/revoke", {"jti": "stolen"})
+        provider.document = jwk_set(FIRST, SECOND)
+        stolen = SECOND.token(jti="stolen")
+        if place == "handshake":
+            assert await shows(server, stolen) == 401
+        else:
+            async with json_client(server) as client:
+                assert (await client.error("authenticate", token=stolen))["code"] == "token_invalid"
+        assert provider.requests == 2
+        assert not server.users
 
 
 def stuck(provider: Publisher) -> asyncio.Event:

@@ -225,6 +225,29 @@ async def test_attempts_go_on_by_themselves(
     assert len([line for line in caplog.messages if "cannot be reached" in line]) == 1
 
 
+async def test_each_failure_in_a_row_makes_the_pause_longer(
+    provider: Publisher, read: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def pause(failures: int) -> float:
+        asked.append(failures)
+        if len(asked) == 4:
+            provider.status = 200
+        return 0.0
+
+    monkeypatch.setattr(jwks, "retry_pause", pause)
+    provider.status = 503
+    reader = read(refresh_s=0.0)
+    async with asyncio.timeout(PATIENCE_S):
+        while reader.jwks.fetched < 1:
+            await asyncio.sleep(0)
+        provider.status = 503
+        while len(asked) < 6:
+            await asyncio.sleep(0)
+    assert asked[:6] == [1, 2, 3, 4, 1, 2]
+
+
 @pytest.mark.parametrize("failures", [1, 2, 3, 6, 7, 8, 10_000])
 def test_pauses_grow(failures: int) -> None:
     longest = min(60, 2 ** min(failures - 1, 20))

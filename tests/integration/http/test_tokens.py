@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -131,6 +133,30 @@ async def test_endless_tokens_are_never_forgotten(make: Callable[..., Server]) -
     await server.start()
     async with api_of(server) as api:
         assert (await api.post("/api/tokens/revoke", {"user_id": "a"}))["remembered_until"] is None
+
+
+async def test_many_are_looked_through_a_slice_at_a_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have their turn in between, however many there are."""
+    monkeypatch.setattr("heartwire.tokens.SLICE_S", 0.0)
+    loop = asyncio.get_running_loop()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with contextlib.AsyncExitStack() as clients:
+        for i in range(10):
+            await clients.enter_async_context(json_client(server, old_token(f"user {i}")))
+        working = loop.create_task(others())
+        closed, _ = await server._admission._tokens.revoke(issued_before=time.time() - 30)
+        working.cancel()
+    assert closed == 10
+    assert turns >= 9
 
 
 async def test_a_full_set_refuses_and_forgets_nothing(make: Callable[..., Server]) -> None:
