@@ -119,6 +119,7 @@ class HttpApi:
             ),
             Endpoint("GET", "/api/openapi.json", "read", "This description", self._openapi, dict[str, Any]),
         )
+        self.described: Final = (*self.endpoints, *monitor.endpoints)
 
     def everything(self, ws_path: str | None = None) -> web.Application:
         """An application with all calls and the monitor page.
@@ -141,9 +142,10 @@ class HttpApi:
             if endpoint.path == ws_path:
                 continue
             if endpoint.method == "GET":
-                app.router.add_get(endpoint.path, self._serving(endpoint))
+                app.router.add_get(endpoint.path, self._serving(endpoint), expect_handler=_expect)
             else:
-                app.router.add_route(endpoint.method, endpoint.path, self._serving(endpoint))
+                method, path = endpoint.method, endpoint.path
+                app.router.add_route(method, path, self._serving(endpoint), expect_handler=_expect)
         return app
 
     # -------------------------------------------------------------- who may ask
@@ -209,7 +211,16 @@ class HttpApi:
         return Health("healthy", len(registry.clients), len(registry.channels), __version__)
 
     async def _openapi(self, request: web.Request) -> dict[str, Any]:
-        return document(self.endpoints)
+        return document(self.described)
+
+
+async def _expect(request: web.Request) -> web.Response | None:
+    """Answers the header Expect (RFC 9110 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # this is no answer yet
+        return None
+    return error_answer(417, "bad_request", "Expect: the server knows 100-continue only")
 
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_big"}
@@ -228,6 +239,10 @@ async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResp
         answer = error_answer(error.status, _CODES.get(error.status, "bad_request"), error.reason)
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except web.RequestPayloadError:  # chunks or a compression that are none
+        answer = error_answer(400, "bad_request", "the body cannot be read: its encoding is broken")
+        answer.force_close()
         return answer
     except OSError:
         raise  # the peer has gone while it sent or received

@@ -87,11 +87,12 @@ class Endpoint:
         scope: what an API key needs; None: no key is asked for.
         summary: one line.
         handler: (request) -> a value to be sent as JSON, or a Response.
-        answers: the type of its answer.
+        answers: the type of its answer; None: text, of the type `media`.
         body, query: what it reads; a body may be left out if all of its fields may.
         batch: the body is a list of `body`, and the answer one of `answers`.
         errors: statuses it may answer besides 400, 401 and 403.
         statuses: further statuses that come with `answers`.
+        upgrade: it answers 101 and goes on as a WebSocket.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -105,6 +106,8 @@ class Endpoint:
     batch: bool = False
     errors: tuple[int, ...] = ()
     statuses: tuple[int, ...] = ()
+    media: str = "text/plain"
+    upgrade: bool = False
 
 
 # -------------------------------------------------------------- answers

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 
 from heartwire.errors import ConfigError
+from heartwire.http_endpoint import error_answer
 
 if TYPE_CHECKING:
     from heartwire._core.connection import Connection
@@ -113,7 +115,41 @@ class HttpServer:
 
 
 def _runner(app: web.Application) -> web.AppRunner:
-    return web.AppRunner(app, handle_signals=False, access_log=None, logger=_logger)
+    return _Runner(app, handle_signals=False, access_log=None, logger=_logger)
+
+
+class _Protocol(RequestHandler):
+    """aiohttp's, but what cannot be read as HTTP is refused in the form of all errors."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:  # fmt: skip
+        super().handle_error(request, status, exc, message)  # logs, or raises if an answer has begun
+        if status >= 500:
+            answer = error_answer(500, "internal", "the server failed to answer the request")
+        else:
+            answer = error_answer(status, "bad_request", "the request cannot be read as HTTP/1.1")
+        answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        protocol = super().__call__()
+        protocol.__class__ = _Protocol
+        return protocol
+
+
+class _Runner(web.AppRunner):
+    """aiohttp makes its Server and its RequestHandlers itself, and lets nobody choose their classes."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        return server
 
 
 class _Addresses:
@@ -157,7 +193,7 @@ class _OwnFaults(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 _logger: Final = logging.getLogger("heartwire.http")

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from aiohttp import WSMsgType, web
 
 from heartwire._version import __version__
+from heartwire.http_endpoint import Endpoint, Request
 from heartwire.messages import rfc3339
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ class Ticket(msgspec.Struct):
 
     ticket: str
     expires_in_ms: int
+
+
+class FeedQuery(Request):
+    """Who opens the feed."""
+
+    ticket: Annotated[str, msgspec.Meta(
+        description="From POST /api/monitor/ticket: once, within 30 s.",
+        examples=["t0Yh7wQk2cUeXr4LmN1aZbPq8sDv6fGj"], extra={"expected": "a ticket"},
+    )] = ""  # fmt: skip
 
 
 class Tickets:
@@ -130,6 +140,21 @@ class Monitor:
         self._largest: list[Channel] = []
         self._channels_left: Iterator[str] = iter(())
         self.tickets: Final = Tickets()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What `add_routes` and `browser_client` serve, for its description."""
+        html, script = _serving("index.html"), _serving("heartwire.js")
+        return (
+            Endpoint("GET", "/", None, "The monitor page", html, None, media="text/html"),
+            Endpoint(
+                "GET", "/heartwire.js", None, "The client for browsers", script, None, media="text/javascript"
+            ),
+            Endpoint(
+                "GET", FEED_PATH, None, "The monitor's feed: an upgrade, with a ticket", self._feed, None,
+                query=FeedQuery, errors=(403, 426), upgrade=True,
+            ),
+        )  # fmt: skip
 
     async def issue_ticket(self, request: web.Request) -> Ticket:
         """The answer to `POST /api/monitor/ticket`."""

@@ -17,6 +17,7 @@ from heartwire.http_endpoint import Endpoint, ErrorInfo, Request
 __all__ = ["document"]
 
 REASONS: Final = {
+    101: "Upgraded: a text message with JSON each second.",
     200: "Done.",
     400: "A field does not fit; the message names it, what was expected and an example.",
     401: "The API key is missing or wrong.",
@@ -24,6 +25,7 @@ REASONS: Final = {
     404: "There is nothing by that id.",
     409: "The idempotency key was used with another body.",
     413: "The body is too large.",
+    426: "It has to be asked for as a WebSocket.",
     503: "Not ready.",
     507: "As many revocations are remembered as fit.",
 }
@@ -37,7 +39,6 @@ PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_\-=@,.;:/]{1,200}$"},
     },
 }
-TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
@@ -71,14 +72,18 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 def _operation(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
     if endpoint.answers is None:
-        content: dict[str, Any] = TEXT
+        content: dict[str, Any] = {endpoint.media: {"schema": {"type": "string"}}}
     else:
         schema = schema_of[repr(endpoint.answers)]
         content = _json({"type": "array", "items": schema} if endpoint.batch else schema)
     errors = {400, *((401, 403) if endpoint.scope else ()), *endpoint.errors}
+    if endpoint.body is not None:
+        errors.add(413)
     error = _json(schema_of[repr(ErrorInfo)])
+    succeeding = () if endpoint.upgrade else (200, *endpoint.statuses)
     responses = {
-        **{str(s): {"description": REASONS[s], "content": content} for s in (200, *endpoint.statuses)},
+        **({"101": {"description": REASONS[101]}} if endpoint.upgrade else {}),
+        **{str(s): {"description": REASONS[s], "content": content} for s in succeeding},
         **{str(status): {"description": REASONS[status], "content": error} for status in sorted(errors)},
     }
     operation: dict[str, Any] = {

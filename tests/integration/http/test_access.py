@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gzip
+import hmac
 import io
+import logging
 import socket
+import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from heartwire import Server
+from heartwire import Server, http_api
 from heartwire.errors import ConfigError
-from integration.http.api import BOSS, KEYS, READER, SENDER, Api, api_of
+from integration.http.api import BOSS, FULL, KEYS, READER, SENDER, Api, api_of
 from integration.peers import TEXT, frame, get, handshake, json_client, raw_peer, token
 
 CALLS = {  # each with the scope it needs
@@ -32,7 +38,8 @@ CALLS = {  # each with the scope it needs
     ("POST", "/api/tokens/revoke"): "admin",
 }
 KEY_OF = {"read": READER, "publish": SENDER, "admin": BOSS}
-KEYLESS = {("GET", "/health"), ("GET", "/ready")}
+KEYLESS = {("GET", "/health"), ("GET", "/ready"), ("GET", "/"), ("GET", "/heartwire.js")}
+TICKET = ("GET", "/api/monitor")  # asks for one instead of a key
 
 
 async def test_every_call_needs_its_scope(api: Api) -> None:
@@ -57,7 +64,7 @@ async def test_the_list_of_calls_is_whole(api: Api) -> None:
         for path, methods in document["paths"].items()
         for method in methods
     }
-    assert described == CALLS.keys() | KEYLESS
+    assert described == CALLS.keys() | KEYLESS | {TICKET}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,23 @@ async def test_what_is_no_key(api: Api, value: str) -> None:
     reply = await api.call("GET", "/api/health", key=None, headers={"Authorization": value})
     assert reply.error == (401, "unauthenticated")
     assert READER not in reply.body.decode()
+
+
+@pytest.mark.parametrize("key", [FULL, BOSS, "wrong", FULL[:-1]])
+async def test_keys_are_compared_in_constant_time(
+    api: Api, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them, also behind the one that fits, by the one function that promises it."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare_digest(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return hmac.compare_digest(a, b)
+
+    monkeypatch.setattr(http_api, "hmac", types.SimpleNamespace(compare_digest=compare_digest))
+    await api.call("GET", "/api/health", key=key)
+    every = [known.rsplit(":", 1)[-1].encode() for known in KEYS]
+    assert compared == [(key.encode(), known) for known in every]
 
 
 async def test_the_scheme_is_read_in_any_case(api: Api) -> None:
@@ -145,6 +169,51 @@ async def test_what_is_no_json(api: Api, body: bytes, why: str) -> None:
     reply = await api.call("POST", "/api/broadcast", data=body)
     assert reply.error == (400, "bad_json")
     assert why in reply.message
+
+
+GOOD = get("/health")
+UNREADABLE = [  # what follows a good request on a connection, its status and code
+    (b"NOT HTTP\r\n\r\n", 400, "bad_request"),
+    (b"GET /health HTTP/9.9\r\n\r\n", 400, "bad_request"),
+    (get("/health", "X: " + "x" * 20_000), 400, "bad_request"),
+    (get("/api/batch", f"Authorization: Bearer {FULL}", "Transfer-Encoding: chunked", method="POST")
+     + b"ZZ\r\n", 400, "bad_request"),
+    (get("/api/batch", f"Authorization: Bearer {FULL}", "Content-Encoding: gzip", "Content-Length: 5",
+         method="POST") + b"hello", 400, "bad_request"),
+    (get("/api/batch", "Content-Encoding: gzip", "Content-Length: 5", method="POST") + b"hello", 401,
+     "unauthenticated"),
+    (get("/api/health", f"Authorization: Bearer {FULL}", "Expect: miracles"), 417, "bad_request"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "status", "code"), UNREADABLE)
+@pytest.mark.parametrize("options", [{}, {"http_port": 0}], ids=["beside", "apart"])
+async def test_what_cannot_be_read(
+    server: Server, data: bytes, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused in the form of all errors, and no line of the log is a peer's to cause."""
+    async with raw_peer(server.http_port) as peer:
+        peer.send(GOOD)
+        assert (await peer.answer()).status == 200
+        peer.send(data)
+        answer = await peer.answer()
+        assert (answer.status, answer.json["code"]) == (status, code)
+        assert answer.json.keys() == {"code", "message"}
+        assert answer.headers["content-type"].startswith("application/json")
+        with contextlib.suppress(TimeoutError):  # some are closed, some may go on
+            async with asyncio.timeout(0.2):
+                await peer.reader.read()
+    assert [r for r in caplog.records if r.levelno > logging.DEBUG and r.name == "heartwire.http"] == []
+
+
+async def test_a_compressed_body_is_read_and_limited(server: Server, api: Api) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    body = gzip.compress(b'{"event":"x"}')
+    assert (await api.call("POST", "/api/broadcast", data=body, headers=headers)).status == 200
+    bomb = gzip.compress(b'{"data":"' + b"x" * (17 << 20) + b'"}')
+    assert len(bomb) < 100_000
+    reply = await api.call("POST", "/api/broadcast", data=bomb, headers=headers)
+    assert reply.error == (413, "too_big")
 
 
 async def test_a_bug_of_ours_is_told_without_its_details(

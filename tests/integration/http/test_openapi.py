@@ -20,7 +20,7 @@ from integration.http.api import FULL, KEYS, Api
 NOBODY: Any = None  # the calls are described here, not made
 MONITOR = Monitor(NOBODY, NOBODY, NOBODY, lambda: None)
 API = HttpApi(NOBODY, NOBODY, NOBODY, NOBODY, (), False, lambda: None, MONITOR, NOBODY)
-SCHEMA = schemathesis.openapi.from_dict(document(API.endpoints))
+SCHEMA = schemathesis.openapi.from_dict(document(API.described))
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_calls_conform(case: schemathesis.Case, backend: BackgroundServer) -> No
 
 
 async def test_the_document_is_served(api: Api) -> None:
-    assert await api.get("/api/openapi.json") == document(API.endpoints)
+    assert await api.get("/api/openapi.json") == document(API.described)
 
 
 def test_every_field_of_a_request_is_described() -> None:
-    kinds = {kind for call in API.endpoints for kind in (call.body, call.query) if kind is not None}
-    assert len(kinds) == 6
+    kinds = {kind for call in API.described for kind in (call.body, call.query) if kind is not None}
+    assert len(kinds) == 7
     for kind in kinds:
         for name, meta in described(kind).items():
             assert meta.description, (kind, name)
@@ -72,5 +72,11 @@ def test_what_the_document_says() -> None:
     limit = paths["/api/clients"]["get"]["parameters"][0]
     assert (limit["name"], limit["in"], limit["schema"]["maximum"]) == ("limit", "query", 1000)
     assert paths["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
+    feed = paths["/api/monitor"]["get"]["responses"]
+    assert feed.keys() == {"101", "400", "403", "426"}
+    assert paths["/"]["get"]["responses"]["200"]["content"].keys() == {"text/html"}
+    for path, methods in paths.items():
+        for operation in methods.values():
+            assert ("413" in operation["responses"]) == ("requestBody" in operation), path
     identifiers = [operation["operationId"] for path in paths.values() for operation in path.values()]
-    assert len(set(identifiers)) == len(identifiers) == 17
+    assert len(set(identifiers)) == len(identifiers) == 20
