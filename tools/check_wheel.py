@@ -79,16 +79,17 @@ def try_wheel(python: str, wheel: Path, source: Path, work: Path) -> None:
     run(python, "-m", "venv", home)
     bin_path = home / "bin"
     pip = (bin_path / "python", "-m", "pip", "--disable-pip-version-check", "--quiet")
-    run(*pip, "install", "--upgrade", "pip>=25.1")
-    run(*pip, "install", "--only-binary", ":all:", wheel)
-    run(*pip, "install", "--group", f"{source / 'pyproject.toml'}:test-wheel")
+    without_compiler = {"env": os.environ | {"PATH": str(bin_path), "CC": "false", "CXX": "false"}}
+    assert not any(shutil.which(name, path=str(bin_path)) for name in COMPILERS)
+    run(*pip, "install", "--upgrade", "pip>=25.1", **without_compiler)
+    run(*pip, "install", "--only-binary", ":all:", wheel, **without_compiler)
+    run(*pip, "install", "--group", f"{source / 'pyproject.toml'}:test-wheel", **without_compiler)
     elsewhere = work / "elsewhere"
     elsewhere.mkdir()
     environment = {
         "PATH": str(bin_path), "HOME": str(elsewhere), "LC_ALL": "C.UTF-8",
         **{name: value for name, value in os.environ.items() if name == "HEARTWIRE_SEED"},
     }  # fmt: skip
-    assert not any(shutil.which(name, path=environment["PATH"]) for name in COMPILERS)
     options = {"cwd": elsewhere, "env": environment}
     where = run(bin_path / "python", "-c", "import heartwire; print(heartwire.__file__)", **options)
     assert Path(where.strip()).is_relative_to(home), where
