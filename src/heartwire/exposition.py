@@ -150,11 +150,20 @@ class Exposition(Collector):
             refused.add_metric([status or "other", code], count)
         yield refused
 
-
     def _about_tokens(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "heartwire_token_revocations", "Revocations remembered now.", len(self._revocations)
         )
+        yield GaugeMetricFamily(
+            "heartwire_token_revocations_limit", "Most that are remembered.", self._revocations.limit
+        )
+        yield CounterMetricFamily(
+            "heartwire_tokens_renewed", "Tokens that clients replaced in place.", self._metrics.tokens_renewed
+        )
+        yield GaugeMetricFamily(
+            "heartwire_tokens_waiting_for_keys", "Tokens whose verdict waits for new keys.",
+            self._metrics.waiting_for_keys,
+        )  # fmt: skip
         if self._verification is None:
             return
         yield GaugeMetricFamily(

@@ -51,6 +51,7 @@ class Metrics:
 
     __slots__ = (
         "bad_json", "connects", "disconnects", "errors", "hooks", "ping_stopped", "rate_limited", "refusals",
+        "tokens_renewed", "waiting_for_keys",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -67,3 +68,7 @@ class Metrics:
         """`error` events sent, by code."""
         self.bad_json: int = 0
         self.hooks: HookFigures = HookFigures()
+        self.tokens_renewed: int = 0
+        """Tokens that replaced one of the same user in place."""
+        self.waiting_for_keys: int = 0
+        """Tokens whose verdict waits for new keys, now."""

@@ -38,14 +38,14 @@ class Revocations:
     """What was revoked. Loop thread only.
 
     Args:
-        limit: most entries, one for each `jti` and each user.
+        limit: most entries, one for each `jti` and each user; an attribute too.
         clock: Unix time, seconds.
     """
 
-    __slots__ = ("_before", "_clock", "_ends", "_entries", "_limit")
+    __slots__ = ("_before", "_clock", "_ends", "_entries", "limit")
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.time) -> None:
-        self._limit: Final = limit
+        self.limit: Final = limit
         self._clock: Final = clock
         self._before = float("-inf")
         """Every token issued before this instant is revoked."""
@@ -61,7 +61,7 @@ class Revocations:
         return bool(self._entries) or self._before > float("-inf")
 
     def __repr__(self) -> str:
-        return f"<Revocations: {len(self)} of {self._limit}>"
+        return f"<Revocations: {len(self)} of {self.limit}>"
 
     def revoke_token(self, jti: str, until: float) -> None:
         """Revokes the token with this `jti`, which has ended by itself at `until` (Unix seconds).
@@ -99,14 +99,14 @@ class Revocations:
     def _add(self, key: tuple[int, str], before: float, until: float) -> None:
         self._purge()
         known = self._entries.get(key)
-        if known is None and len(self._entries) >= self._limit:
+        if known is None and len(self._entries) >= self.limit:
             raise RevocationsFull
         if known is not None:
             before, until = max(before, known[0]), max(until, known[1])
         self._entries[key] = before, until
         if known is None or until > known[1]:
             heapq.heappush(self._ends, (until, key))
-            if len(self._ends) > 2 * self._limit:  # half of it is of entries that were prolonged
+            if len(self._ends) > 2 * self.limit:  # half of it is of entries that were prolonged
                 self._ends = [(entry[1], key) for key, entry in self._entries.items()]
                 heapq.heapify(self._ends)
 
@@ -119,5 +119,5 @@ class Revocations:
             if entry is not None and entry[1] <= until:
                 del self._entries[key]
             done += 1
-            if done >= PURGED_AT_ONCE and len(self._entries) < self._limit:
+            if done >= PURGED_AT_ONCE and len(self._entries) < self.limit:
                 return

@@ -166,6 +166,8 @@ class Server:
             "refusals": dict(self.metrics.refusals),
             "rate_limited": dict(self.metrics.rate_limited),
             "errors": dict(self.metrics.errors),
+            "tokens_renewed": self.metrics.tokens_renewed,
+            "tokens_waiting_for_keys": self.metrics.waiting_for_keys,
             "hooks": self.metrics.hooks.snapshot(),
             **engine,
         }

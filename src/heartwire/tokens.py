@@ -46,7 +46,6 @@ class Tokens:
         # A token that the leeway lets in must not end at once for the same difference of clocks.
         self._grace_s = max(config.token_grace, config.jwt_leeway)
         self._remember_s = float("inf") if config.allow_no_exp else config.revocation_time
-        self._waiting = 0
         self.revocations: Revocations = Revocations(config.revocation_limit)
 
     # -------------------------------------------------------------- judging
@@ -68,13 +67,14 @@ class Tokens:
     async def verify_later(self, token: str) -> Credentials:
         """As `verify`, after waiting for new keys. `keys_missing` if too many wait already."""
         assert self._verifier is not None
-        if self._waiting >= WAITING_MOST:
+        metrics = self._dispatcher.metrics
+        if metrics.waiting_for_keys >= WAITING_MOST:
             raise TokenError("keys_missing", "Keys are being fetched, and many wait for them: try again.")
-        self._waiting += 1
+        metrics.waiting_for_keys += 1
         try:
             credentials = await self._verifier.verify_later(token)
         finally:
-            self._waiting -= 1
+            metrics.waiting_for_keys -= 1
         if self.revocations.covers(credentials):
             raise _revoked()
         return credentials
@@ -121,7 +121,9 @@ class Tokens:
             client.connection.close(4429, "user_full", "rate_limited")
             return None
         client.credentials = credentials
-        if before is None:
+        if before is not None:
+            self._dispatcher.metrics.tokens_renewed += 1
+        else:
             self._dispatcher.registry.add_user(client)
             if self._dispatcher.webhooks is not None:
                 self._dispatcher.webhooks.client_authenticated(client)

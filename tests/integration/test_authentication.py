@@ -326,6 +326,7 @@ async def test_a_client_renews_in_time(make: Make) -> None:
         assert await ends.cause() == "token_expired"
         await bob.quiet()
         assert list(server.users) == ["bob"]
+    assert server.stats()["tokens_renewed"] == 1
 
 
 async def test_when_the_warning_comes(make: Make) -> None:

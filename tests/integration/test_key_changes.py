@@ -308,7 +308,9 @@ async def test_not_everybody_may_wait(make: Make, monkeypatch: pytest.MonkeyPatc
         answer = stuck(provider)
         waiting = [asyncio.create_task(shows(server, SECOND.token())) for _ in range(3)]
         await until(lambda: len(server._admission._deciding) == 3)
+        assert server.stats()["tokens_waiting_for_keys"] == 3
         assert await shows(server, SECOND.token()) == 503
         answer.set()
         assert await asyncio.gather(*waiting) == [101] * 3
+        assert server.stats()["tokens_waiting_for_keys"] == 0
         assert await shows(server, SECOND.token()) == 101

@@ -6,6 +6,7 @@ import ast
 import gc
 import hmac
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,3 +207,20 @@ async def test_tickets_are_looked_up_by_their_digest(make: Callable[..., Server]
         kept = [thing for thing in reachable(server) if type(thing).__name__ == "Tickets"]
     assert len(kept) == 1
     assert ticket not in msgspec.json.encode([str(key) for key in kept[0]._until]).decode()
+
+
+# ------------------------------------------------------------------ what SECURITY.md says
+
+
+def test_each_threat_has_its_tests() -> None:
+    """The last column of the threats names files that are there."""
+    tests = Path(__file__).parents[1]
+    page = (tests.parent / "SECURITY.md").read_text(encoding="utf-8")
+    table = page.split("## What is attacked")[1].split("## What is promised")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 10
+    for threat, measure, named in rows:
+        files = [name for name in re.findall(r"`([^`]+)`", named) if not name.startswith("make ")]
+        assert measure
+        assert files, threat
+        assert not [name for name in files if not (tests / name).exists()], threat

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from heartwire import Server
 from integration.http.api import KEYS, api_of
 from integration.peers import handshake, json_client, raw_peer, token
+from publisher import publisher
 
 DOCS = Path(__file__).parents[3] / "docs"
 ALERTS = DOCS / "alerts.yml"
@@ -45,20 +46,27 @@ def named(expression: str) -> Iterator[tuple[str, set[str]]]:
 @pytest.fixture
 async def scraped(make: Callable[..., Server]) -> dict[str, set[str]]:
     """The samples of a real server to which something has happened: name -> labels."""
-    server = make(api_key=KEYS)
-    await server.start()
-    async with api_of(server) as api, json_client(server, token()) as client:
-        await client.error("no such action")
-        async with raw_peer(server) as peer:
-            peer.send(handshake(bearer="no token"))
-            assert (await peer.answer()).status == 401
-        reply = await api.call("GET", "/metrics")
+    async with publisher() as provider:
+        server = make(api_key=KEYS, jwks_url=provider.url)
+        await server.start()
+        await happen(server)
+        async with api_of(server) as api:
+            reply = await api.call("GET", "/metrics")
     labels: dict[str, set[str]] = defaultdict(set)
     labels["process_open_fds"] = set()  # which only Linux 6.2 and later tells
     for family in text_string_to_metric_families(reply.body.decode()):
         for sample in family.samples:
             labels[sample.name] |= set(sample.labels)
     return labels
+
+
+async def happen(server: Server) -> None:
+    """Something of each that is counted by label only once it has happened."""
+    async with json_client(server, token()) as client:
+        await client.error("no such action")
+        async with raw_peer(server) as peer:
+            peer.send(handshake(bearer="no token"))
+            assert (await peer.answer()).status == 401
 
 
 @pytest.mark.parametrize("expressions", [dashboard_expressions, alert_expressions])
@@ -150,6 +158,31 @@ CASES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
             ('heartwire_handshake_refusals_total{status="401",code="a"}', "0+60x40"),
             ("heartwire_connections_opened_total", "0+60x40"),
         ],
+    ),
+    "HeartwireKeysOutOfDate": (
+        [
+            ('heartwire_jwks_fetches_total{result="error"}', "0+1x40"),
+            ('heartwire_jwks_fetches_total{result="ok"}', "7x40"),
+        ],
+        [
+            ('heartwire_jwks_fetches_total{result="error"}', "0+1x40"),
+            ('heartwire_jwks_fetches_total{result="ok"}', "0 0 0 1 1 1 2x34"),
+        ],
+    ),
+    "HeartwireRevocationsFillUp": (
+        [("heartwire_token_revocations", "950x40"), ("heartwire_token_revocations_limit", "1000x40")],
+        [("heartwire_token_revocations", "900x40"), ("heartwire_token_revocations_limit", "1000x40")],
+    ),
+    "HeartwireLimitsReached": (
+        [('heartwire_handshake_refusals_total{status="429",code="address_full"}', "0+60x40")],
+        [
+            ('heartwire_handshake_refusals_total{status="429",code="address_full"}', "0+20x40"),
+            ('heartwire_handshake_refusals_total{status="401",code="token_invalid"}', "0+60x40"),
+        ],
+    ),
+    "HeartwireProxySpeaksOtherwise": (
+        [('heartwire_handshake_refusals_total{status="closed",code="proxy_header"}', "0+1x40")],
+        [('heartwire_handshake_refusals_total{status="closed",code="tls_handshake"}', "0+60x40")],
     ),
     "HeartwireLoopLate": (
         [

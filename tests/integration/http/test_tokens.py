@@ -173,6 +173,7 @@ async def test_a_full_set_refuses_and_forgets_nothing(make: Callable[..., Server
         assert await refused(server, old_token(jti="1"))
         metrics = await api.call("GET", "/metrics")
         assert b"heartwire_token_revocations 2.0" in metrics.body
+        assert b"heartwire_token_revocations_limit 2.0" in metrics.body
         everybody = {"issued_before": instant(time.time() - 30)}  # needs no room
         assert (await api.post("/api/tokens/revoke", everybody))["disconnected"] == 1
 
