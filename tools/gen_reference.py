@@ -81,7 +81,8 @@ def _call(title: str, operation: dict[str, Any]) -> Iterator[str]:
         yield f"Body: {_kind(_content(body))}\n"
     yield "| status | answer | |\n|---|---|---|"
     for status, response in operation["responses"].items():
-        yield f"| {status} | {_kind(_content(response))} | {response['description']} |"
+        answer = _kind(_content(response)) if "content" in response else "none"
+        yield f"| {status} | {answer} | {response['description']} |"
     yield ""
 
 
