@@ -37,6 +37,7 @@ RETRY_AFTER_MOST_S: Final = 300.0
 BATCH_BYTES: Final = 1 << 20  # a request is no longer, unless a single event is
 ANSWER_BYTES: Final = 1 << 16  # of an answer that is read, so that the connection can be kept
 ANSWER_S: Final = 1.0
+CANCEL_AGAIN_S: Final = 1.0
 
 logger: logging.Logger = logging.getLogger("heartwire.webhooks")
 
@@ -148,9 +149,9 @@ class Delivery:
         self._some.set()
         self._enough.set()
         await asyncio.wait((task,), timeout=patience_s)
-        if not task.done():
+        while not task.done():  # again, since an HTTP client may take a cancellation for its own time-out
             task.cancel()
-            await asyncio.wait((task,))
+            await asyncio.wait((task,), timeout=CANCEL_AGAIN_S)
         if left := len(self._queue):
             self._forget(left)
             self._drop(left, "shutdown")

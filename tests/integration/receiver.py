@@ -12,12 +12,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
 from aiohttp import web
 
-from integration.peers import PATIENCE_S
+from heartwire import Server, webhook_delivery
+from integration.peers import PATIENCE_S, JsonClient
 
 HOOK_SECRET = "a-secret-of-the-hooks-for-tests"
 
+Make = Callable[..., Server]
+MESSAGES = ("message",)
 Mood = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -137,3 +141,39 @@ async def receiver(**options: Any) -> AsyncIterator[Receiver]:
         yield made
     finally:
         await made.stop()
+
+
+# -------------------------------------------------------------- what tests of webhooks share
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between tries: tests have no time."""
+    monkeypatch.setattr(webhook_delivery, "BACKOFF_S", (0.02, 0.05))
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Receiver]:
+    """A receiver that takes everything."""
+    async with receiver() as made:
+        yield made
+
+
+async def started(make: Make, backend: Receiver, **options: Any) -> Server:
+    """A running server that tells the backend; `message` alone unless a test says otherwise."""
+    usual = {"webhook_url": backend.url, "webhook_secret": HOOK_SECRET, "webhook_delay": 0.01}
+    usual |= {"webhook_events": MESSAGES, "webhook_flush": 0.2, **options}
+    server = make(**usual)
+    await server.start()
+    return server
+
+
+async def say(client: JsonClient, *values: Any) -> None:
+    """Sends messages, and sees that none of them was answered."""
+    for value in values:
+        await client.send(json.dumps(value))
+    await client.quiet()
+
+
+def said(backend: Receiver) -> list[Any]:
+    return [data["message"] for data in backend.of_type("message")]

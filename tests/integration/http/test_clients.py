@@ -11,7 +11,7 @@ import pytest
 
 from heartwire import Server
 from integration.http.api import KEYS, Api, api_of
-from integration.peers import TEXT, Ends, json_client, raw_client, token
+from integration.peers import PATIENCE_S, TEXT, Ends, json_client, raw_client, token
 
 INSTANT = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -26,6 +26,13 @@ async def test_what_is_said_about_a_client(server: Server, api: Api) -> None:
         (info,) = page["clients"]
         assert await api.get(f"/api/clients/{info['id']}") == info
         host, port = client.ws.local_address[:2]
+        seen = info["last_seen"]
+        assert seen >= info["connected_at"]
+        async with asyncio.timeout(PATIENCE_S):
+            while seen == info["last_seen"]:  # milliseconds: it moves with the next bytes
+                await client.quiet()
+                seen = (await api.get(f"/api/clients/{info['id']}"))["last_seen"]
+        assert seen > info["last_seen"]
     assert INSTANT.fullmatch(info.pop("connected_at"))
     assert INSTANT.fullmatch(info.pop("last_seen"))
     assert info.pop("id")
