@@ -203,13 +203,14 @@ def test_what_is_out_of_date_is_faint(page: Page, server: ServerProcess) -> None
     assert page.title() == "0 · heartwire"
 
 
-# Pairs of labels of one place that lie over each other.
+# Pairs of labels of one place that lie over each other, or touch.
 OVERLAPS = """(what) => [...document.querySelectorAll(what)].flatMap((place) => {
     const labels = [...place.querySelectorAll("text, span:not(:empty)")];
     const boxes = labels.map((label) => [label.textContent, label.getBoundingClientRect()]);
-    return boxes.flatMap(([a, x], i) => boxes.slice(i + 1)
-        .filter(([, y]) => x.left < y.right && y.left < x.right && x.top < y.bottom && y.top < x.bottom)
-        .map(([b]) => [a, b]));
+    const beside = (x, y) => x.left < y.right + 3 && y.left < x.right + 3;
+    const near = (x, y) => beside(x, y) && x.top < y.bottom && y.top < x.bottom;
+    const behind = (i, x) => boxes.slice(i + 1).filter(([, y]) => near(x, y));
+    return boxes.flatMap(([a, x], i) => behind(i, x).map(([b]) => [a, b]));
 })"""
 
 

@@ -105,7 +105,7 @@ export function histogram(svg, bars, format) {
     const left = LEFT + i * step;
     const bar = { class: "bar", x: left + 1, y: bottom - high, width: step - 2, height: high, rx: 2 };
     drawn.push(element("rect", bar));
-    if (step < 30 && i % 2 === 0) return; // there is room for half of the bounds
+    if (step < 40 && i % 2 === 0) return; // there is room for half of the bounds
     const edge = i === bars.length - 1 ? "end" : "middle";
     drawn.push(element("text", { class: "tick", x: left + step, y: height - 4, "text-anchor": edge }, label));
   });
