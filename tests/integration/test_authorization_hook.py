@@ -92,6 +92,12 @@ async def test_what_it_is_not_asked_about_claims_decide(make: Make, backend: Rec
         await client.join("private-asked-1")
         await client.send({"action": "send_message", "channel": "private-asked-1"})
         await client.event("message")
+    async with json_client(server, token("carol", channels=["private-*"], publish=["lobby"])) as listener:
+        await listener.join("private-mine")
+        assert (await listener.error("send_message", channel="private-mine"))["code"] == "forbidden"
+        await listener.join("lobby")
+        await listener.send({"action": "send_message", "channel": "lobby"})
+        await listener.event("message")
     async with json_client(server) as anonymous:
         await anonymous.join("lobby")
         assert (await anonymous.error("send_message", channel="lobby"))["code"] == "forbidden"
