@@ -35,6 +35,8 @@ class CrowdServer:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.socks: list[socket.socket] = []
+        self.last_told = 0.0
+        """When `until_closed` saw the last CLOSE."""
         self.port = int(self._line())
 
     def _line(self) -> str:
@@ -86,6 +88,7 @@ class CrowdServer:
                 data = by_number[number].recv(4096)
                 received[number] += data
                 if b"\x11\x3a" in data:  # 4410: RFC 6455 section 5.5.1
+                    self.last_told = time.monotonic()
                     by_number[number].sendall(b"\x88\x82\0\0\0\0\x11\x3a")
                 if not data:
                     poll.unregister(number)
@@ -163,8 +166,8 @@ def test_ten_thousand_tokens_are_revoked_at_once(crowd: CrowdServer) -> None:
     answered_s = time.monotonic() - started
     assert all(b"\x11\x3atoken revoked" in data for data in crowd.until_closed(socks))
     seen = crowd.seen()
-    ended_s = time.monotonic() - started
-    print(seen, f"answered after {answered_s:.2f} s, the last had closed after {ended_s:.2f} s")
+    told_s = crowd.last_told - started
+    print(seen, f"answered after {answered_s:.2f} s, the last client told after {told_s:.2f} s")
     assert seen["cpu_s"] < 1, "all ten thousand within a second, of a core of its own"
     assert seen["disconnects"] == {"token_revoked": CROWD}
     assert seen["clients"] == 1
