@@ -366,6 +366,12 @@ async def test_row(
         async with api_of(server) as api:
             metrics = (await api.call("GET", "/metrics")).body.decode()
             told = f"{text} {metrics} {await api.get('/api/clients')}"
+    status, _, code = answer.partition(" ")
+    if status == "error":
+        assert f'heartwire_errors_total{{code="{code}"}} 1.0' in metrics
+    elif code:
+        assert f'heartwire_handshake_refusals_total{{code="{code}",status="{status}"}} 1.0' in metrics
+        assert caplog.messages.count(f"refused: {answer}, from 127.0.0.1") == 1
     if token is not None:
         signature = token.split(".")[2]
         for place, content in (("what the server answers", told), ("the log", caplog.text)):
