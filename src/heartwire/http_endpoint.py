@@ -179,8 +179,7 @@ _MISSING: Final = re.compile(r"missing required field `(\w+)`")
 def _explain(kind: type[Request], error: msgspec.ValidationError) -> ApiError:
     text = str(error)
     if found := _UNKNOWN.search(text):
-        names = ", ".join(kind.__struct_fields__)
-        return ApiError(400, "bad_field", f"{found[1][:64]!r}: expected no such field; there are {names}")
+        return _unknown_field(kind, found[1])
     if found := _FIELD.search(text) or _MISSING.search(text):
         return _bad_field(kind, found[1])
     return BadField("body", "a JSON object", example(kind))
@@ -189,10 +188,14 @@ def _explain(kind: type[Request], error: msgspec.ValidationError) -> ApiError:
 def _bad_field(kind: type[Request], name: str, expected: str | None = None) -> BadField:
     meta = described(kind).get(name)
     if meta is None:
-        return BadField(name[:64], "no such field", example(kind))
+        return _unknown_field(kind, name)
     assert meta.extra is not None
     assert meta.examples is not None
     return BadField(name, expected or meta.extra["expected"], _json({name: meta.examples[0]}))
+
+
+def _unknown_field(kind: type[Request], name: str) -> BadField:
+    return BadField(repr(name[:64]), "one of the fields " + ", ".join(kind.__struct_fields__), example(kind))
 
 
 def example(kind: type[Request]) -> str:

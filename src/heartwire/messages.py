@@ -5,15 +5,13 @@ Documentation for clients: docs/protocol.md.
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from heartwire._core.envelope import EventWriter
+from heartwire._core.envelope import EventWriter, instant_text
 from heartwire.json_codec import encode
 
 __all__ = [
@@ -84,6 +82,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 _NODE: Final = secrets.token_hex(5)  # unique across nodes and restarts; the counter makes the rest
 _writer: Final = EventWriter(_NODE)
+_LAST_MS: Final = 253_402_300_799_999  # of the year 9999
 _COUNTER: Final = re.compile(r"[1-9a-f][0-9a-f]{0,15}\Z")
 
 
@@ -99,14 +98,8 @@ def is_own_id(text: str) -> bool:
 
 
 def rfc3339(seconds: float) -> str:
-    """A Unix time as RFC 3339 UTC with milliseconds and `Z`."""
-    whole, ms = divmod(round(seconds * 1000), 1000)
-    return f"{_second(whole)}.{ms:03d}Z"
-
-
-@functools.lru_cache(4096)  # a page of the client list asks for two thousand, most of the same few seconds
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
+    """A Unix time (of the years 1970 to 9999) as RFC 3339 UTC with milliseconds and `Z`."""
+    return instant_text(min(round(seconds * 1000), _LAST_MS))
 
 
 def encode_event(

@@ -165,6 +165,16 @@ async def test_a_full_batch_does_not_wait(make: Make, backend: Receiver) -> None
     assert said(backend) == list(range(25))
 
 
+async def test_what_comes_within_the_delay_goes_together(make: Make, backend: Receiver) -> None:
+    server = await started(make, backend, webhook_delay=1)
+    async with json_client(server, token()) as client:
+        for i in range(3):
+            await say(client, i)  # each has been queued before the next is sent
+        await backend.until(lambda: backend.taken)
+    assert said(backend) == [0, 1, 2]
+    assert len(backend.taken) == 1
+
+
 async def test_large_events_are_not_put_together(make: Make, backend: Receiver) -> None:
     server = await started(make, backend, webhook_delay=60, webhook_flush=5)
     async with json_client(server, token()) as client:

@@ -65,7 +65,7 @@ async def test_what_was_not_taken_comes_again(
     assert figures.dropped.total() == 0
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 410, 413, 301, 302, 307])
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 413, 300, 301, 302, 307])
 async def test_a_refusal_is_final(make: Make, backend: Receiver, status: int) -> None:
     backend.moods = [answering(status, Location=backend.url)]
     server = await started(make, backend)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from heartwire._core.envelope import EventWriter, instant_text
-from heartwire.messages import encode_head
+from heartwire.messages import encode_head, rfc3339
 
 
 def slow_instant(unix_ms: int) -> str:
@@ -114,3 +114,10 @@ def test_only_texts_are_written(field: int) -> None:
 def test_lone_surrogates_are_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
         EventWriter("n").head("message", "c", "u", "\ud800", "i")
+
+
+def test_instants_of_the_api() -> None:
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+    assert rfc3339(1_800_000_000.0625) == "2027-01-15T08:00:00.062Z"
+    assert rfc3339(1.0005) == "1970-01-01T00:00:01.000Z"  # to the nearest
+    assert rfc3339(253_402_300_799.9999) == "9999-12-31T23:59:59.999Z"
