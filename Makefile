@@ -158,7 +158,7 @@ docs/options.md: $(wildcard src/heartwire/config/*.py) src/heartwire/options.py 
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
-	find src tests tools \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
+	find src tests tools \( -name '*.so' -o -name __pycache__ -o -path 'src/*.c' \) -prune -exec rm -rf {} +
 
 preflight:
 	@tools/preflight.sh $(PYTHON)
@@ -181,10 +181,10 @@ $(VENV)/.coverage: $(VENV)/.installed
 	$(PIP) install --group coverage
 	touch $@
 
-# The plugin of coverage finds a module's C and Cython source beside it.
+# Cython's plugin for coverage takes lines of a .pyx for its own only where the generated C lies beside it.
 $(VENV)/.trace: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight
 	HEARTWIRE_TRACE=1 HEARTWIRE_DEBUG=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-trace
-	cp src/heartwire/_core/*.pyx build/cython-debug-trace/src/heartwire/_core/*.c build/$(TAG)-trace/heartwire/_core
+	cp build/cython-debug-trace/src/heartwire/_core/*.c src/heartwire/_core
 	touch $@
 
 $(VENV)/.deploy: $(VENV)/.installed
