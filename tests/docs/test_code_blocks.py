@@ -8,19 +8,24 @@ Of every page (README.md and docs/), blocks by their language:
   in which `…` stands for anything. Other `python` blocks are run, in order, where `server`, `Any` and the
   public names are known.
 - `toml` is a configuration that the server accepts, `json` can be read (`…` in it aside).
-- `sh`, and commands that are indented: who starts a server passes `heartwire check` (files that it names may
-  be missing), `heartwire token` is run, `make` has to know its target.
+- `sh`: who starts a server passes `heartwire check`, `heartwire token` is run, `make` has to know its target,
+  a module of `python -m` its options, and `curl` gets an answer from a server.
+- `yaml` is a configuration of Prometheus that promtool accepts, `ini` are settings that this kernel has.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +33,9 @@ import pytest
 
 import heartwire
 from examples.processes import free_port, running
-from heartwire.config import ServerConfig
+from heartwire.config import FIELDS, ServerConfig
+from heartwire.testing import background_server
+from integration.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,6 +44,7 @@ PROGRAM = re.compile(r"# (\w+\.py)\n")
 PRINTS = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 PORT = re.compile(r"\b8085\b")
 SERVER_COMMANDS = (["socket-server"], ["heartwire", "serve"], ["heartwire", "check"])
+API_KEY = "an-api-key-of-the-documentation"
 PATIENCE_S = 30
 
 
@@ -70,20 +78,16 @@ def by_page(wanted: list[Block]) -> dict[str, list[Block]]:
 PROGRAMS = by_page([block for block in BLOCKS if block.program])
 FRAGMENTS = by_page([block for block in BLOCKS if block.language == "python" and not block.program])
 VALUES = [block for block in BLOCKS if block.language in ("json", "toml")]
+YAML = [block for block in BLOCKS if block.language == "yaml"]
+INI = [block for block in BLOCKS if block.language == "ini"]
 LINES = [
     (block.page, line.split("  #")[0].strip())
     for block in BLOCKS
     if block.language == "sh"
-    for line in block.text.splitlines()
+    for line in re.sub(r"\\\n\s*", "", block.text).splitlines()
     if line.split("#")[0].strip()
 ]
-# Commands in the text, indented: with names of the reader's files, and `…` for what is a secret.
-INDENTED = re.compile(r"^    ((?:socket-server|heartwire|make) (?:.*\\\n)*.*)$", re.MULTILINE)
-LINES += [
-    (str(page.relative_to(ROOT)), re.sub(r"\\\n\s*", "", found).split("  #")[0].strip())
-    for page in PAGES
-    for found in INDENTED.findall(page.read_text(encoding="utf-8"))
-]
+FILE_OPTIONS = {f"--{name.replace('_', '-')}" for name in FIELDS if name.endswith("_file")}
 
 
 def test_there_is_something_to_run() -> None:
@@ -141,27 +145,88 @@ def test_values_can_be_read(block: Block) -> None:
         json.loads(re.sub(r",?\s*…\s*(?=[]}])", "", document))
 
 
+def test_no_code_hides_from_the_tests() -> None:
+    """Indented blocks have no language, so nothing above reads them."""
+    for page in PAGES:
+        outside = FENCE.sub("", page.read_text(encoding="utf-8"))
+        assert re.findall(r"\n\n( {4,}\S.*)", outside) == [], page
+
+
+@pytest.mark.parametrize("block", YAML, ids=lambda block: block.page)
+def test_prometheus_takes_its_configuration(block: Block, tmp_path: Path) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    (tmp_path / "prometheus.yml").write_text(block.text)
+    subprocess.run([tool, "check", "config", tmp_path / "prometheus.yml"], check=True, timeout=PATIENCE_S)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sysctl of Linux")
+@pytest.mark.parametrize("block", INI, ids=lambda block: block.page)
+def test_the_kernel_has_the_settings(block: Block) -> None:
+    names = re.findall(r"^([\w.]+) = ", block.text, re.MULTILINE)
+    assert names
+    missing = [name for name in names if not Path("/proc/sys", *name.split(".")).exists()]
+    assert {*missing} <= {"net.netfilter.nf_conntrack_max"}, missing  # that one comes with its module
+
+
 @pytest.mark.parametrize(("page", "line"), LINES)
-def test_shell_lines(page: str, line: str) -> None:
-    words = shlex.split(line.replace("…", "a-secret-of-at-least-thirty-two-bytes"))
+def test_shell_lines(page: str, line: str, tmp_path: Path) -> None:
+    words = shlex.split(line.replace("…", "0" * 32))
+    variables = {}
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
     commands = [command for command in SERVER_COMMANDS if words[: len(command)] == command]
     if commands:
-        arguments = words[len(commands[0]) :]
-        if "--config" in arguments:  # its file is the reader's
-            at = arguments.index("--config")
-            del arguments[at : at + 2]
-        if "--jwt-secret" not in arguments:
-            arguments += ["--jwt-secret", "a-secret-of-at-least-thirty-two-bytes"]
+        arguments = with_files(words[len(commands[0]) :], tmp_path)
         checked = [sys.executable, "-m", "heartwire", "check", *arguments]
     elif words[:2] == ["heartwire", "token"]:
         checked = [sys.executable, "-m", "heartwire", *words[1:]]
     elif words[0] == "make":
         checked = ["make", "--dry-run", "--always-make", *words[1:]]
+    elif words[:2] == ["python", "-m"]:
+        checked = [sys.executable, "-m", words[2], *words[3:], "--help"]
+    elif words[0] == "curl":
+        with background_server(api_key=[API_KEY]) as server:
+            return call(words[1:], server.port)
     else:
         pytest.fail(f"{page}: nothing runs `{line}`: add it here, or mark the block `text`")
-    done = subprocess.run(checked, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
-    of_the_reader = "No such file or directory" in done.stderr
-    assert done.returncode == 0 or of_the_reader, done.stderr
+    done = subprocess.run(
+        checked, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT,
+        env={**os.environ, **variables},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def with_files(arguments: list[str], folder: Path) -> list[str]:
+    """A server's arguments with files that exist, and a secret; no `--config`, whose file is the reader's."""
+    given = dict(pairwise(arguments))
+    files = dict.fromkeys(FILE_OPTIONS & given.keys(), folder / "secret")
+    (folder / "secret").write_text("a-secret-of-at-least-thirty-two-bytes\n")
+    if "--tls-cert" in given:
+        files["--tls-cert"], files["--tls-key"] = Authority(folder, "ca").issue("chat")
+    changed = [str(files.get(option, word)) for option, word in pairwise(["", *arguments])]
+    if "--config" in changed:
+        at = changed.index("--config")
+        del changed[at : at + 2]
+    if "--jwt-secret" not in changed:
+        changed += ["--jwt-secret", "a-secret-of-at-least-thirty-two-bytes"]
+    return changed
+
+
+def call(arguments: list[str], port: int) -> None:
+    """What `curl` would do: a header, a body, an address of port 8080."""
+    (address,) = [word for word in arguments if word.startswith("localhost:8080/")]
+    (header,) = [value for option, value in pairwise(arguments) if option == "-H"]
+    assert header.startswith("Authorization: Bearer 4f1c")
+    body = [value.encode() for option, value in pairwise(arguments) if option == "-d"]
+    request = urllib.request.Request(
+        address.replace("localhost:8080", f"http://127.0.0.1:{port}"), data=body[0] if body else None,
+        headers={"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        assert isinstance(json.load(response), dict)
 
 
 def test_a_wrong_program_is_noticed(tmp_path: Path) -> None:
