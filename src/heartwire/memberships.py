@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from heartwire.channel_settings import ChannelRules
     from heartwire.client import Client
     from heartwire.presence import Observer, Presence
+    from heartwire.refusals import Refusals
     from heartwire.registry import Channel
 
 __all__ = ["Authorize", "Memberships", "ask", "bad_field", "claims_allow"]
@@ -42,6 +43,7 @@ class Memberships:
         broker: is told which channels this process has.
         authorize: the application's word, or None.
         channels_per_client: most memberships of one client.
+        refusals: tell the log of limits that are reached.
         observer: is told of channels that come and go.
     """
 
@@ -52,12 +54,14 @@ class Memberships:
         broker: Broker,
         authorize: Authorize | None,
         channels_per_client: int,
+        refusals: Refusals,
         observer: Observer | None = None,
     ) -> None:
         self._registry = registry
         self._presence = presence
         self._broker = broker
         self._authorize = authorize
+        self._refusals = refusals
         self._channels_per_client = channels_per_client
         self._observer = observer
 
@@ -131,9 +135,11 @@ class Memberships:
         known = channel is not None and client in channel.members
         if not known:
             if len(client.memberships or ()) >= self._channels_per_client:
+                self._refusals.tell("too_many_channels", client.connection.remote_address)
                 detail = f"a client can be in {self._channels_per_client} channels"
                 raise ActionError("too_many_channels", detail)
             if channel is not None and _is_full(channel, client):
+                self._refusals.tell("channel_full", client.connection.remote_address)
                 raise ActionError("channel_full", f"{name} has as many members as it may")
         data = None if metadata is None else msgspec.Raw(metadata)
         joined = self._registry.join(client, name, data)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Refusals"]
 
 # What an operator should see: limits that are reached, a proxy that does not do as agreed.
-_WARNINGS: Final = ("429 ", "503 ", "4429 ", "closed proxy_header")
+_WARNINGS: Final = ("429 ", "503 ", "4429 ", "closed proxy_header", "too_many_channels", "channel_full")
 
 logger: logging.Logger = logging.getLogger("heartwire.refusals")
 

@@ -282,6 +282,7 @@ class Server:
             self._broker,
             authorize,
             config.max_channels_per_client,
+            dispatcher.refusals,
             dispatcher.webhooks,
         )
         dispatcher.actions = Actions(

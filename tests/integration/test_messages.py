@@ -218,7 +218,7 @@ async def test_event_names(server: Server) -> None:
             await client.event(event)
 
 
-async def test_too_many_channels(make: Make) -> None:
+async def test_too_many_channels(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     server = make(max_channels_per_client=2)
     await server.start()
     async with json_client(server, token()) as client:
@@ -226,8 +226,15 @@ async def test_too_many_channels(make: Make) -> None:
         await client.join("two")
         assert (await client.error("join_channel", channel="three"))["code"] == "too_many_channels"
         await client.join("two")
+        await client.error("join_channel", channel="three")
+        assert server.stats()["errors"] == {"too_many_channels": 2}
         await client.ask("leave_channel", channel="one")
         await client.join("three")
+    await server.stop()
+    told = [record for record in caplog.records if "too_many_channels" in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING", "WARNING"]
+    assert told[0].getMessage() == "refused: too_many_channels, from 127.0.0.1"
+    assert told[1].__dict__["suppressed"] == 1
 
 
 async def test_128_channels_are_the_default(server: Server) -> None:
