@@ -31,6 +31,7 @@ class HandlerTasks:
         loop: runs them.
         timeout_s: how long a handler may run; what is late is told to `Dispatcher.on_expired`.
         failed: (client, error, message_id): a handler raised.
+        handle: (client, text): handles a message that no reader took. True: it goes on asynchronously.
         disconnected: (client): its connection has gone, and now its last handler has ended.
     """
 
@@ -39,6 +40,7 @@ class HandlerTasks:
         loop: asyncio.AbstractEventLoop,
         timeout_s: float,
         failed: Callable[[Client, BaseException, Any], None],
+        handle: Callable[[Client, bytes], bool],
         disconnected: Callable[[Client], None],
     ) -> None:
         self.loop = loop
@@ -46,6 +48,7 @@ class HandlerTasks:
         self.running: set[asyncio.Task[Any]] = set()
         """All that have not ended yet, of whatever client."""
         self._failed = failed
+        self._handle = handle
         self._disconnected = disconnected
 
     def keep(self, task: asyncio.Task[Any]) -> None:
@@ -76,18 +79,24 @@ class HandlerTasks:
         client.running = [t for t in client.running or () if t is not task] or None
         self._finish(client, task, then, message_id)
         conn = client.connection
-        waiting = isinstance(client.reader, asyncio.Future)
         if conn.phase == "CLOSED":
             if client.running is None and conn.owner is None:
                 self._disconnected(client)
             return
+        reader = client.reader
         if client.running is None:
             conn.set_due("handler", None)
-            conn.special &= ~READING
+            if conn.special & READING:
+                conn.special &= ~READING
+                if isinstance(reader, asyncio.Future):
+                    conn.special |= HELD  # the handler has left somebody who reads: outside of handlers now
             if not conn.special & HELD:
                 client.reader = None
-                waiting = True  # for whoever handles messages
-        if waiting:
+                goes_on = isinstance(reader, bytes) and conn.is_open and self._handle(client, reader)
+                if not goes_on:
+                    conn.resume()
+                return
+        if isinstance(reader, asyncio.Future) and not reader.done():  # done: it has one to take first
             conn.resume()
 
     def _finish(self, client: Client, task: asyncio.Task[Any], then: Then, message_id: Any) -> None:

@@ -258,7 +258,7 @@ class Server:
         self._dispatcher = dispatcher = Dispatcher()
         dispatcher.apply(config)
         dispatcher.tasks = HandlerTasks(
-            loop, config.handler_timeout, dispatcher.failed, dispatcher.disconnected
+            loop, config.handler_timeout, dispatcher.failed, dispatcher.handle_text, dispatcher.disconnected
         )
         dispatcher.handlers = self._handlers
         dispatcher.registry = self._registry

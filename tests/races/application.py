@@ -14,6 +14,7 @@ import msgspec
 from heartwire import ActionError, Client, ConnectionClosed, Message, Server
 
 MODES: Final = ("echo", "echo", "hold", "read", "cancel", "drain", "raise", "close", "kick", "nothing")
+READERS: Final = ("read", "cancel")  # binary messages are not for them
 
 
 class Raw(Message):
@@ -40,6 +41,8 @@ class Application:
         self.told: dict[str, list[tuple[str, Any]]] = defaultdict(list)
         self.kept: list[tuple[Any, Any]] = []
         self._waiting: list[asyncio.Future[None]] = []
+        self._reading: set[asyncio.Task[Any]] = set()
+        self._busy: dict[str, str] = {}  # client id: what its handler does
 
         @server.on_connect
         def on_connect(client: Client) -> None:
@@ -52,15 +55,18 @@ class Application:
 
         @server.on_binary
         def on_binary(client: Client, data: bytes) -> None:
+            assert self._busy.get(client.id, "read") in READERS
             self._tell(client, "binary", data)
 
         @server.action("raw")
         def on_raw(client: Client, message: Raw) -> None:
+            assert client.id not in self._busy
             self._tell(client, "raw", message.raw)
 
         @server.on_message
         def on_message(client: Client, value: Any) -> Any:
             assert client.is_connected
+            assert client.id not in self._busy  # one message at a time
             self._tell(client, "message", value)
             if self.mode == "raise":
                 raise ActionError("no", "it was asked for")
@@ -71,23 +77,33 @@ class Application:
             elif self.mode == "echo":
                 echo(client)
             elif self.mode != "nothing":
+                self._busy[client.id] = self.mode
                 return self._slowly(client, self.mode)
             return None
 
     async def _slowly(self, client: Client, mode: str) -> None:
+        try:
+            await self._act(client, mode)
+        finally:
+            del self._busy[client.id]
+
+    async def _act(self, client: Client, mode: str) -> None:
         """A handler that goes on: it is never the reason why something is lost."""
         with contextlib.suppress(ConnectionClosed, TimeoutError):
             if mode == "read":
                 for _ in range(3):
                     self._tell(client, "message", await client.read_json(timeout=4))
             elif mode == "cancel":
-                reading = asyncio.ensure_future(client.read_json())
-                await asyncio.wait([reading], timeout=1)
-                if not reading.done():
-                    reading.cancel()
-                    await asyncio.wait([reading])
-                if not reading.cancelled():
-                    self._tell(client, "message", reading.result())
+                for _ in range(2):
+                    reading = asyncio.ensure_future(client.read_json())
+                    self._reading.add(reading)
+                    reading.add_done_callback(self._read)
+                    await asyncio.wait([reading], timeout=1)
+                    if not reading.done():
+                        reading.cancel()
+                        await asyncio.wait([reading])
+                    if not reading.cancelled():
+                        self._tell(client, "message", reading.result())
             elif mode == "drain":
                 await client.drain()
             else:
@@ -96,8 +112,20 @@ class Application:
                 await future
 
     def _tell(self, client: Client, what: str, value: Any = None) -> None:
+        if isinstance(value, dict):
+            what = "raw"  # the action, which a reader gets as it is
         self.told[client.id].append((what, value))
         self.kept.append((value, copy.deepcopy(value)))
+
+    def _read(self, reading: asyncio.Task[Any]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # seen, also where the handler has been cancelled meanwhile
+
+    def cancel_readers(self) -> None:
+        """Cancels who reads in the mode "cancel", whatever has come for them."""
+        for reading in self._reading:
+            reading.cancel()
 
     def go_on(self) -> None:
         """Lets the handlers end that wait in the mode "hold"."""

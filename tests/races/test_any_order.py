@@ -21,6 +21,28 @@ PHASES = ("CONNECTING", "OPEN", "CLOSING", "CLOSED")
 LIMIT = 3000
 
 
+class Before:
+    """What an OPEN connection was before a broadcast, and so what comes of it."""
+
+    def __init__(self, pair: Pair, takes: bool) -> None:
+        self.waiting = pair.conn.queued_bytes
+        self.offered = self.waiting > LIMIT and not pair.link.wants_write
+        self.takes = takes and not pair.link.blocked
+        self.written = len(pair.link.written)
+        self.messages = pair.conn.statistics()["messages_out"]
+
+    def judge(self, pair: Pair) -> bool:
+        """Was it queued? Asserts that it had to be, or that the connection had to end."""
+        conn = pair.conn
+        taken = len(pair.link.written) - self.written
+        assert self.offered if taken else not (self.offered and self.takes)
+        got = self.waiting - taken <= LIMIT
+        assert conn.statistics()["messages_out"] == self.messages + got
+        assert conn.is_open == got
+        assert got or conn.cause in ("slow_consumer", "peer_gone")
+        return got
+
+
 class World:
     """A few connections of one engine, and what was accepted for each."""
 
@@ -35,12 +57,16 @@ class World:
         class Sink(RecordingSink):
             def on_text(self, conn: Connection, text: str) -> bool:
                 world.note(conn, "text")
+                assert conn not in world.holding  # one message at a time while the application holds it
                 if world.depth < 2:
                     world.depth += 1
                     for _ in range(rng.randint(0, 3)):
                         world.act()
                     world.depth -= 1
-                return rng.random() < 0.1
+                if conn.is_open and rng.random() < 0.2:
+                    world.holding.add(conn)
+                    return True
+                return False
 
             def on_left(self, conn: Connection) -> None:
                 world.note(conn, "left")
@@ -64,6 +90,8 @@ class World:
         self.phase = {pair.conn: 1 for pair in self.pairs}
         self.counter = 0
         self.fragmenting: set[Connection] = set()
+        self.holding: set[Connection] = set()  # their last message was answered with HOLD
+        self.calm = False  # callbacks only note what they are told
 
     def note(self, conn: Connection, what: str) -> None:
         self.told.setdefault(conn, []).append(what)
@@ -71,7 +99,7 @@ class World:
     # -------------------------------------------------------------- what can happen
 
     def act(self) -> None:
-        if self.ending:
+        if self.ending or self.calm:
             return
         pair = self.rng.choice(self.pairs)
         # Input of a connection comes from its link, never out of a callback.
@@ -90,7 +118,7 @@ class World:
 
     def text(self) -> str:
         self.counter += 1
-        return f"{self.counter}:" + "x" * self.rng.choice((0, 5, 130, 700))
+        return f"{self.counter}:" + "x" * self.rng.choice((0, 5, 130, 700, 2 * LIMIT))
 
     def send(self, pair: Pair) -> None:
         text = self.text()
@@ -104,13 +132,18 @@ class World:
         self.accepted[pair.conn].append(text)
 
     def shared(self, pair: Pair) -> None:
-        if any(p.conn.is_open and p.conn.queued_bytes > LIMIT for p in self.pairs):
-            return  # the link is offered the queue first: who turns out to be slow is not ours to foretell
+        """Who gets it, and who ends as slow: a queue over the limit is offered to the link before."""
         text = self.text()
-        heard = [p.conn for p in self.pairs if p.conn.is_open]
-        for conn in heard:  # before: the end of a slow one may bring about other sends
+        pairs = [p for p in self.pairs if p.conn.is_open]
+        deaf = self.lossy | self.fragmenting  # a write may fail; what is held is not offered
+        before = [Before(p, p.conn not in deaf) for p in pairs]
+        self.calm = True  # or what callbacks do would show in the figures
+        count = fan_out(Frame(text.encode()), self.sessions)
+        self.calm = False
+        got = [p.conn for p, was in zip(pairs, before, strict=True) if was.judge(p)]
+        assert count == len(got)
+        for conn in got:
             self.accepted[conn].append(text)
-        assert fan_out(Frame(text.encode()), self.sessions) == len(heard)
 
     def fragment(self, pair: Pair) -> None:
         conn = pair.conn
@@ -144,6 +177,7 @@ class World:
 
     def resume(self, pair: Pair) -> None:
         if self.depth == 0:  # inside a callback that is the Sink's HOLD to say
+            self.holding.discard(pair.conn)
             self.outermost(pair.conn.resume)
 
     def fail_next(self, pair: Pair) -> None:

@@ -237,6 +237,18 @@ class Machine(RuleBasedStateMachine):
             value = f"p{self.counter}" + "y" * size
             talk.says(build_frame(TEXT, msgspec.json.encode(value)), value)
 
+    @rule(i=which, turns=st.integers(0, 3))
+    def reader_gives_up(self, i: int, turns: int) -> None:
+        """In the moment in which a message comes: the next reader, or else the handler, gets it."""
+        self.application.mode = "cancel"
+        for _ in range(2):  # the first brings about the reader, where it is handled
+            self.peer_sends(i, 1, 0)
+            self.loop.settle()
+            self.bytes_arrive(i, 100_000)
+        for _ in range(turns):
+            self.loop.turn()
+        self.application.cancel_readers()
+
     @rule(i=which)
     def peer_fragments(self, i: int) -> None:
         talk = self.talks[i]

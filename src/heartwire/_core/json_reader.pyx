@@ -6,6 +6,7 @@ the receive buffer end with the call that made them (I11): one that is still hel
 of a typed message, makes the payload be decoded again from a copy.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t
@@ -142,6 +143,15 @@ cdef class JsonReader(Sink):
     def read_typed(self, decoder, PayloadView view):
         """Decodes the payload under way with another decoder, inside `on_action`. Holds no view."""
         return self.read(decoder, view.data, view.size)
+
+    def handle_text(self, owner, bytes data):
+        """Handles a text message again that `on_special` had kept. Not inside of another message.
+
+        Returns:
+            True: it goes on asynchronously, and reading is held.
+        """
+        own = bytearray(data)
+        return self.text(owner.connection, <uint8_t *>PyByteArray_AS_STRING(own), len(own)) == HOLD
 
     # The server's part.
 
