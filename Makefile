@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwire/_core/*.pxd)
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc HEARTWIRE_CHURN_SLOWER=4
 
 # Where the Pythons without a GIL are built, and kept beyond `make clean`: they take minutes.
 FREE_THREADED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heartwire/python3.13t
@@ -22,7 +22,7 @@ CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone
 	frame_header jsonscan mask outqueue utf8 wheel)) \
 	$(addprefix tests/races/test_,$(addsuffix .py,any_order many_threads reactor stalls threads))
 
-.PHONY: all build serve test test-unit churn debug asan free-threaded core-tests portable browser \
+.PHONY: all build serve test test-unit churn debug asan valgrind free-threaded core-tests tsan portable browser \
 	playwright autobahn fuzz bench bench-quick bench-micro lint types hot cross coverage wheel docs \
 	deploy-check clean preflight
 .DELETE_ON_ERROR:
@@ -47,8 +47,14 @@ churn: build
 debug: $(VENV)/.debug
 	PYTHONPATH=build/$(TAG)-debug $(BIN)/pytest $(ARGS)
 
+# Leaks are valgrind's: LeakSanitizer sees those of every package that is imported. What the tests write is shown
+# as it comes (-s): what a sanitizer says at the end of a process would be lost with it.
 asan: $(VENV)/.sanitize
-	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest --timeout 300 $(ARGS)
+	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest -s --timeout 300 $(ARGS)
+
+# Leaks and uses of memory that is not there or not set, in a server under churn: 3 minutes.
+valgrind: $(VENV)/.debug
+	$(BIN)/python tools/valgrind.py --package build/$(TAG)-debug
 
 # The core on a Python without a GIL: 3.13, since Debian's source has no later one, and msgspec refuses to be
 # built there. tools/build_freethreaded.sh makes it, once.
@@ -58,6 +64,13 @@ free-threaded:
 
 core-tests: $(VENV)/.core
 	PYTHONPATH=src $(BIN)/pytest $(CORE_TESTS) $(ARGS)
+
+# The same threads under ThreadSanitizer, in an interpreter that was built with it.
+tsan:
+	tools/build_freethreaded.sh $(FREE_THREADED)
+	CLANG=$(CLANG) tools/build_freethreaded.sh --tsan $(FREE_THREADED)-tsan
+	$(MAKE) --no-print-directory PYTHON=$(FREE_THREADED)/python3.13t .venv/3.13t/.core
+	tools/tsan.sh $(FREE_THREADED)-tsan/python3.13t .venv/3.13t
 
 # What a platform without epoll, zlib and GCC's vector units gets, here: the same tests over asyncio transports.
 portable: $(VENV)/.portable
@@ -214,7 +227,7 @@ $(VENV)/.peers: benchmarks/load/requirements.txt | $(VENV)/.installed
 	$(PIP) install --requirement $<
 	touch $@
 
-FUZZED := $(addprefix csrc/,parser.c frame.c mask.c utf8.c deflate.c head.c jsonscan.c)
+FUZZED := $(addprefix csrc/,parser.c frame.c mask.c utf8.c deflate.c head.c jsonscan.c envelope.c)
 $(VENV)/.fuzz: $(VENV)/.installed $(SOURCES) tests/fuzz/csrc_fuzz.c $(shell find src -name '*.py')
 	@[ -n "$(CLANG)" ] || { echo "make fuzz needs clang with its runtime (Debian: clang libclang-rt-dev)"; false; }
 	$(PIP) install --group fuzz

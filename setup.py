@@ -4,6 +4,7 @@ Environment switches, each a build of its own under build/:
     HEARTWIRE_DEBUG=1       bounds checks and asserts, -O0 -g
     HEARTWIRE_SANITIZE=1    the same under AddressSanitizer and UndefinedBehaviorSanitizer
     HEARTWIRE_FUZZ=1        under AddressSanitizer and with libFuzzer's coverage: needs CC=clang (make fuzz)
+    HEARTWIRE_RACE=1        with a data race, which ThreadSanitizer must find (make tsan)
     HEARTWIRE_TRACE=1       line tracing, for coverage of .pyx files
     HEARTWIRE_ANNOTATE=1    Cython's annotated HTML beside the generated C
     HEARTWIRE_NO_REACTOR=1  without the epoll link, as on every platform but Linux
@@ -38,13 +39,13 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "envelope": ["envelope", "clock"],
 }
 
-SWITCHES = ("DEBUG", "SANITIZE", "FUZZ", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")
+SWITCHES = ("DEBUG", "SANITIZE", "FUZZ", "RACE", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")
 ON = [name for name in SWITCHES if os.environ.get("HEARTWIRE_" + name) == "1"]
-DEBUG, SANITIZE, FUZZ, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE = (name in ON for name in SWITCHES)
+DEBUG, SANITIZE, FUZZ, RACE, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE = (name in ON for name in SWITCHES)
 WITH_REACTOR = sys.platform == "linux" and not NO_REACTOR
 WITH_DEFLATE = sys.platform != "win32" and not NO_DEFLATE  # Windows ships no zlib to link with
 CHECKED = DEBUG or SANITIZE or FUZZ
-VARIANT = "-".join(ON).lower() or "release"
+VARIANT = "-".join(name for name in ON if name != "RACE").lower() or "release"  # RACE is C's alone
 
 DIRECTIVES = {
     "language_level": 3, "boundscheck": CHECKED, "wraparound": False, "cdivision": True,
@@ -60,6 +61,7 @@ if FUZZ:
     SANITIZERS = ["-fsanitize=address,fuzzer-no-link"]
 MACROS = [("CYTHON_TRACE", "1")] if TRACE else []
 MACROS += [] if CHECKED else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+MACROS += [("HW_RACE", "1")] if RACE else []
 MACROS += [] if WITH_REACTOR else [("HW_NO_REACTOR", "1")]
 
 

@@ -1,7 +1,8 @@
 /* Fuzzes the parts of csrc that read a client's bytes, without Python: libFuzzer with AddressSanitizer and
  * UndefinedBehaviorSanitizer. Every buffer handed over is exactly as long as what is in it.
  *
- * The first byte says what: the parser with and without permessage-deflate, the native head, the JSON scan.
+ * The first byte says what: the parser with and without permessage-deflate, the native head, the JSON scan and
+ * what decides whether a text needs escapes.
  * Contract: no memory error, no undefined behaviour, an end; and the parser says the same however its input
  * is cut. */
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #include "deflate.h"
+#include "envelope.h"
 #include "head.h"
 #include "jsonscan.h"
 #include "parser.h"
@@ -120,8 +122,10 @@ static void scan(const uint8_t *data, size_t size) {
     enum { MOST = 8 };
     uint8_t *buf = malloc(size ? size : 1);
     unsigned depth = 0;
-    int inside = 0, escaped = 0, deep = 0, may = 0;
+    int inside = 0, escaped = 0, deep = 0, may = 0, plain = 1;
     memcpy(buf, data, size);
+    for (size_t i = 0; i < size; i++) plain &= data[i] >= 0x20 && data[i] != '"' && data[i] != '\\';
+    check(hw_text_is_plain(buf, size) == plain, "plain text and its twin differ");
     int found = hw_jsonscan(buf, size, MOST);
     for (size_t i = 0; i < size; i++) {
         uint8_t c = data[i];
