@@ -24,7 +24,7 @@ SLOWER = 10  # fewer clients, more time: a program runs 20 to 50 times slower
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--package", type=Path, required=True, help="directory of a build of the package")
     parser.add_argument("--reports", type=Path, default=Path("build/reports"))
     arguments = parser.parse_args()

@@ -47,7 +47,9 @@ def wired() -> Dispatcher:
     dispatcher.admission = Admission(config, tokens, dispatcher, lambda conn: None)
     broker, nowhere = MemoryBroker(), ManualClock()
     presence = Presence(broker, 0, nowhere.call_later, nowhere.time, lambda: True)
-    dispatcher.memberships = Memberships(dispatcher.registry, presence, broker, None, 128)
+    dispatcher.memberships = Memberships(
+        dispatcher.registry, presence, broker, None, 128, dispatcher.refusals
+    )
     return dispatcher
 
 
