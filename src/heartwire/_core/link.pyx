@@ -94,7 +94,7 @@ cdef class Link:
         Raises:
             OSError: the peer cannot be reached any more.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: a link that is written to has its own
 
     def update(self, conn, reading, writing):
         """Starts or stops delivering input; asks for conn.writable() once more can be written."""
@@ -107,7 +107,7 @@ cdef class Link:
 
     def release(self, conn):
         """Gives up the socket without closing it. Returns it in the link's own form."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: a link that is written to has its own
 
 
 cdef class Sink:
