@@ -142,7 +142,7 @@ cross:
 # Python and Cython lines that the tests run.
 coverage: $(VENV)/.trace $(VENV)/.coverage
 	rm -f .coverage .coverage.*
-	PYTHONPATH=build/$(TAG)-trace $(BIN)/coverage run -m pytest -q --timeout 300 -m 'not speed' \
+	PYTHONPATH=build/$(TAG)-trace $(BIN)/coverage run -m pytest -n $(JOBS) -q --timeout 300 -m 'not speed' \
 		$(or $(ARGS),tests/unit tests/integration tests/races tests/deploy)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='*.pyx' --skip-covered
