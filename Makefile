@@ -139,7 +139,8 @@ cross:
 	x86_64-w64-mingw32-gcc $(CROSS) -DHW_PORTABLE $(wildcard csrc/*.c)
 	$(CC) $(CROSS) -D_DEFAULT_SOURCE -U__linux__ $(wildcard csrc/*.c)
 
-# Python and Cython lines that the tests run.
+# Python and Cython lines that the tests run. Functions in a .pxd (refs.pxd) are not among them: Cython's plugin
+# counts their lines under the .pxd of whoever includes them, whose lines they are not.
 coverage: $(VENV)/.trace $(VENV)/.coverage
 	rm -f .coverage .coverage.*
 	PYTHONPATH=build/$(TAG)-trace $(BIN)/coverage run -m pytest -n $(JOBS) -q --timeout 300 -m 'not speed' \
