@@ -74,9 +74,15 @@ class Peer:
         self.socket.sendall(data)
 
     def send_what_goes(self, data: bytes) -> None:
-        """Sends to a server that may hang up meanwhile."""
+        """Sends to a server that may hang up meanwhile.
+
+        Each step has the whole patience. sendall() has it once for all, and a flood takes as long as the
+        server works at it.
+        """
+        left = memoryview(data)
         with contextlib.suppress(ConnectionError):
-            self.socket.sendall(data)
+            while left:
+                left = left[self.socket.send(left) :]
 
     def receive(self) -> bytes:
         """More bytes; b"" when the server has ended the connection, also by a reset."""
