@@ -180,7 +180,11 @@ class Admission:
         try:
             credentials = self._verify(token)
         except KeyUnknown:
-            return False
+            # Not the long way: there it would count twice for the connect rate.
+            assert token is not None
+            request = parse_head(head).with_remote_address(conn.remote_address)
+            self._decide_later(conn, request, self._tokens.verify_later(token.value), head, own_host)
+            return True
         client = self._open(conn, self._switching(found.key), credentials, found.user_agent)
         if client is None:
             return True
@@ -203,13 +207,17 @@ class Admission:
 
     def _token(self, request: Request, own_host: str | None) -> handshake.Token | None:
         """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are
-        401."""
+        401. For a handler that decides instead, what is no token of ours is none."""
+        handler = self._dispatcher.handlers.authenticate
         try:
             token = handshake.find_token(
                 request, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
             )
         except Refusal:
-            origin_allowed(request, self._config.origin, None, own_host)
+            by_cookie = handler is not None and self._config.auth_cookie is not None  # it may go by that
+            origin_allowed(request, self._config.origin, "cookie" if by_cookie else None, own_host)
+            if handler is not None:
+                return None
             raise
         origin_allowed(request, self._config.origin, None if token is None else token.place, own_host)
         return token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ class Expiries(RecordingSink):
         assert which == "read"
         assert conn not in self.at
         self.at[conn] = self.clock.time()
+
+
+def test_its_clock_is_the_monotonic_one() -> None:
+    """Which nobody corrects: a wall clock set back must not keep the dead, nor one set forward kill."""
+    loop = ManualClock()
+    engine = Engine(loop.call_soon, loop.call_later, loop.call_soon_threadsafe)
+    monotonic, wall = (int(time.clock_gettime(c) * 1000) for c in (time.CLOCK_MONOTONIC, time.CLOCK_REALTIME))
+    assert abs(monotonic - wall) > 60_000, "this machine's clocks cannot be told apart"
+    assert 0 <= (monotonic - engine.now_ms) % (1 << 32) < 10_000  # it counts modulo 2 to the 32nd
 
 
 def test_deadlines_pass_in_time_and_never_early(rng: random.Random) -> None:

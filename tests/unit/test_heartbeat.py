@@ -33,9 +33,9 @@ NIL = (logging.WARNING, "Client {} connection became nil during ping")
 FAILED = (logging.ERROR, "Failed to send ping to client {}: {}")
 
 
-def wired() -> Dispatcher:
+def wired(**options: Any) -> Dispatcher:
     """A server's sink as the server wires it, which lets anybody in."""
-    config = ServerConfig.from_kwargs(auth="optional", welcome=False)
+    config = ServerConfig.from_kwargs(auth="optional", welcome=False, **options)
     dispatcher = Dispatcher()
     dispatcher.configure(ping_interval=30, ping_timeout=60)
     dispatcher.handlers = Handlers()
