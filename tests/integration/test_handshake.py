@@ -70,7 +70,7 @@ async def test_user_agents(make: Make) -> None:
             assert server.clients[connected["data"]["client_id"]].user_agent == expected
 
 
-@pytest.mark.parametrize(("strong", "weak"), itertools.combinations(places(""), 2))
+@pytest.mark.parametrize(("strong", "weak"), list(itertools.combinations(places(""), 2)))
 async def test_the_first_place_with_a_token_decides(make: Make, strong: str, weak: str) -> None:
     server = make(auth_cookie="session")
     await server.start()

@@ -89,9 +89,10 @@ class Faults(NamedTuple):
 
 
 IN_ORDER = (400, 505, 405, 404, 426, 503, 429, 403, 401)
+PAIRS = [Faults(pair) for pair in itertools.combinations(IN_ORDER, 2)]
 
 
-@pytest.mark.parametrize("faults", map(Faults, itertools.combinations(IN_ORDER, 2)), ids=lambda f: str(f[0]))
+@pytest.mark.parametrize("faults", PAIRS, ids=lambda faults: "{} {}".format(*faults.statuses))
 async def test_of_two_broken_rules_the_first_is_told(make: Make, faults: Faults) -> None:
     """Each pair of them, on a connection of its own and on one that has served a request."""
     server = make(**faults.options)
@@ -103,7 +104,9 @@ async def test_of_two_broken_rules_the_first_is_told(make: Make, faults: Faults)
             assert (await peer.answer()).status == 200
             peer.send(faults.head)
             answer = await peer.answer()
+            assert await peer.eof() == b""
         assert (answer.status, set(answer.json)) == (faults.statuses[0], {"code", "message"})
+        assert answer.headers["connection"] == "close"
 
 
 async def test_a_draining_server_judges_in_the_same_order(make: Make) -> None:
