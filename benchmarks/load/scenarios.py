@@ -160,8 +160,8 @@ def _fanout(members: int) -> Callable[[Bench, Contestant], Sample]:
         with bench.start(contestant, "fanout") as server:
             result = bench.load.run(server, "fanout", **options)
         sample = _throughput(result, "deliveries_per_s", "server_us_per_delivery")
-        # One broadcast at a time: the server waits while the last of them are read, the clients while the next
-        # is made. Neither core is busy all the time; together they are, unless something else ran.
+        # One broadcast at a time: the server waits while the last of them are read, the clients while the
+        # next is made. Neither core is busy all the time; together they are, unless something else ran.
         return replace(sample, busiest_core=min(1.0, result["client_cpu"] + result["server_cpu"]))
 
     return measure

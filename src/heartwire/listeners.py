@@ -172,14 +172,12 @@ class Listeners:
         if self.tls is not None:
             self._listeners = [self._accept_tls(sock, self.tls) for sock in self.sockets]
             return
-        if sys.platform != "win32":
-            self._listeners = [PlainListener(sock, self.link) for sock in self.sockets]
+        if sys.platform == "win32":  # a loop that cannot watch sockets
+            for sock in self.sockets:
+                server = await self._loop.create_server(self.link, sock=sock, backlog=self._config.backlog)
+                self._servers.append(server)
             return
-        for sock in self.sockets:  # a loop that cannot watch sockets
-            unix = sock.family not in IP
-            create = self._loop.create_unix_server if unix else self._loop.create_server
-            server = await create(self.link, sock=sock, backlog=self._config.backlog)
-            self._servers.append(server)
+        self._listeners = [PlainListener(sock, self.link) for sock in self.sockets]
 
     def _accept_tls(self, sock: socket.socket, tls: ServerTls) -> TlsListener:
         return TlsListener(

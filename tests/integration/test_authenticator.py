@@ -146,6 +146,26 @@ async def test_tokens_are_the_handlers_business(make: Make, target: str, lines: 
     assert (answer.status, answer.json["code"]) == (403, "origin_not_allowed")
 
 
+async def test_sessions_by_cookie(make: Make) -> None:
+    """As docs/authentication.md shows it."""
+    server = make(jwt_secret=[])
+    seen: list[dict[str, str]] = []
+
+    @server.authenticate
+    async def authenticate(request: Any) -> dict[str, Any] | None:
+        seen.append(request.cookies)
+        return {"sub": "bob"} if request.cookies.get("session") == "17|x=y" else None
+
+    await server.start()
+    async with raw_peer(server) as peer:
+        peer.send(handshake("/ws", 'Cookie: theme=dark; session="17|x=y"; odd', "Cookie: theme=light"))
+        assert (await peer.answer()).status == 101
+        await peer.event("connected")
+        assert list(server.users) == ["bob"]
+    assert (await refusal(server, handshake())).status == 401
+    assert seen == [{"theme": "dark", "session": "17|x=y"}, {}]
+
+
 async def test_a_cookie_needs_an_origin_for_a_handler_too(make: Make) -> None:
     """Two cookies of the name that the server was told of: which one counts is the handler's to say."""
     server = make(auth_cookie="session")
