@@ -34,14 +34,14 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 SERVER = f"""
-    import asyncio, logging, os, resource, sys
+    import asyncio, logging, os, resource, sys, uvloop
     logging.basicConfig(level=logging.WARNING)
     if "NOFILE" in os.environ:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["NOFILE"]),) * 2)
     from heartwire import Server
 
     link = os.environ["LINK"]
-    server = Server(port=0, link=link, jwt_secret={SECRET!r}, max_connections=10000, loop="asyncio")
+    server = Server(port=0, link=link, jwt_secret={SECRET!r}, max_connections=10000)
 
     @server.on_message
     def echo(client, value):
@@ -55,7 +55,9 @@ SERVER = f"""
             loop.add_signal_handler(15, stop.set)
             await stop.wait()
 
-    asyncio.run(main())
+    factory = uvloop.new_event_loop if os.environ["LOOP"] == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
 """
 
 
@@ -64,9 +66,10 @@ async def echoes(ws: websockets.ClientConnection, text: str) -> None:
     assert await asyncio.wait_for(ws.recv(), 5) == text
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("link", LINKS)
-async def test_out_of_descriptors_the_listener_pauses_and_clients_go_on(link: str) -> None:
-    process, port = start(SERVER, NOFILE=str(LIMIT), LINK=link)
+async def test_out_of_descriptors_the_listener_pauses_and_clients_go_on(link: str, loop: str) -> None:
+    process, port = start(SERVER, NOFILE=str(LIMIT), LINK=link, LOOP=loop)
     url = f"ws://127.0.0.1:{port}/ws?token={token()}"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)  # a kept-alive HTTP connection
     request = b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -131,6 +131,17 @@ async def test_a_head_that_is_too_large_comes_before_a_full_server(make: Make) -
         assert (await refusal(server, handshake("/ws", "X-Long: " + "x" * 20_000))).status == 431
 
 
+async def test_the_largest_head(server: Server) -> None:
+    """16 KiB, the empty line at its end included, are taken."""
+    bearer = token()
+    room = 16_384 - len(handshake("/ws", "X-Long: ", bearer=bearer))
+    async with raw_peer(server) as peer:
+        peer.send(handshake("/ws", "X-Long: " + "x" * room, bearer=bearer))
+        assert (await peer.answer()).status == 101
+    answer = await refusal(server, handshake("/ws", "X-Long: " + "x" * (room + 1), bearer=bearer))
+    assert (answer.status, answer.json["code"]) == (431, "head_too_large")
+
+
 async def test_a_head_that_is_too_large(server: Server) -> None:
     answer = await refusal(server, handshake("/ws", "X-Long: " + "x" * 20_000))
     assert answer.status == 431
