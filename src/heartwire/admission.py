@@ -224,7 +224,7 @@ class Admission:
 
     def _check_capacity(self) -> None:
         if self.draining:
-            raise Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
+            raise _draining()
         if self.open >= self._limit:
             headers = (("Retry-After", "5"),)
             raise Refusal(503, "full", "the server has as many connections as it may", headers)
@@ -390,8 +390,14 @@ class Admission:
             self._user_agents.clear()
         return self._user_agents.setdefault(user_agent, user_agent)
 
+    def turn_away(self) -> None:
+        """The server stops: requests that are still being decided on get their answer now."""
+        for conn, deciding in list(self._deciding.items()):
+            deciding.cancel()
+            self._refuse(conn, _draining(), None)
+
     def close(self) -> None:
-        """The server stops."""
+        """The server has stopped."""
         self._dispatcher.refusals.close()
 
     def connection_closed(self, conn: Connection) -> None:
@@ -427,6 +433,10 @@ class Admission:
             refusal = _undecided()
         self._dispatcher.refusals.count(refusal.status, refusal.code, conn.remote_address)
         conn.refuse(handshake.refusal_bytes(refusal))
+
+
+def _draining() -> Refusal:
+    return Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
 
 
 def _undecided() -> Refusal:

@@ -96,6 +96,33 @@ async def test_a_handler_that_hangs_is_a_503_and_is_cancelled(make: Make) -> Non
         await cancelled.wait()
 
 
+async def test_who_is_judged_when_the_server_stops_is_answered(make: Make) -> None:
+    server = make()
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    @server.authenticate
+    async def hang(request: Any) -> str:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return "nobody"
+
+    await server.start()
+    async with raw_peer(server) as peer:
+        peer.send(handshake())
+        async with asyncio.timeout(PATIENCE_S):
+            await asked.wait()
+            await server.stop()
+            await cancelled.wait()
+        answer = await peer.answer()
+        assert (answer.status, answer.json["code"]) == (503, "draining")
+        assert int(answer.headers["retry-after"]) > 0
+        assert await peer.eof() == b""
+    assert server.stats()["refusals"] == {"503 draining": 1}
+
+
 async def test_a_peer_that_leaves_while_it_is_judged(make: Make) -> None:
     server = make()
     asked, go_on = asyncio.Event(), asyncio.Event()

@@ -62,6 +62,22 @@ async def test_every_refusal_is_an_http_answer(server: Server, head: bytes, stat
         assert answer.headers["allow"] == "GET"
 
 
+@pytest.mark.parametrize(
+    ("head", "status"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+async def test_every_refusal_on_a_kept_alive_connection(server: Server, head: bytes, status: int) -> None:
+    """What comes behind a plain request is answered as it would be on a connection of its own."""
+    async with raw_peer(server) as peer:
+        peer.send(get("/health"))
+        assert (await peer.answer()).status == 200
+        peer.send(head)
+        answer = await peer.answer()
+        assert (answer.status, set(answer.json)) == (status, {"code", "message"})
+        assert answer.headers["connection"] == "close"
+        peer.send(b"abc")  # the body that one of them announced
+        assert await peer.eof() == b""
+
+
 class Faults(NamedTuple):
     """A request that breaks these rules; 503 and 429 are the server's state."""
 
