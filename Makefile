@@ -18,8 +18,8 @@ SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fi
 
 # Where the Pythons without a GIL are built, and kept beyond `make clean`: they take minutes.
 FREE_THREADED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heartwire/python3.13t
-CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone deflate engine \
-	frame_header jsonscan mask outqueue utf8 wheel)) \
+CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone deflate ending engine \
+	frame_header jsonscan mask outqueue receiving sending utf8 wheel)) \
 	$(addprefix tests/races/test_,$(addsuffix .py,any_order many_threads reactor stalls threads))
 
 .PHONY: all build serve test test-unit churn debug asan valgrind free-threaded core-tests tsan portable browser \
@@ -34,8 +34,10 @@ build: $(VENV)/.built
 serve: build
 	exec $(BIN)/socket-server --port 8085 --jwt-secret test-jwt-secret
 
+# So many test processes side by side: much of a test is waiting.
+JOBS ?= 2
 test: build
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) $(ARGS)
 
 test-unit: build
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -45,12 +47,12 @@ churn: build
 	HEARTWIRE_CHURN_S=20 $(BIN)/pytest -s tests/churn $(ARGS)
 
 debug: $(VENV)/.debug
-	PYTHONPATH=build/$(TAG)-debug $(BIN)/pytest $(ARGS)
+	PYTHONPATH=build/$(TAG)-debug $(BIN)/pytest -n $(JOBS) -m 'not speed' $(ARGS)
 
 # Leaks are valgrind's: LeakSanitizer sees those of every package that is imported. What the tests write is shown
 # as it comes (-s): what a sanitizer says at the end of a process would be lost with it.
 asan: $(VENV)/.sanitize
-	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest -s --timeout 300 $(ARGS)
+	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest -s --timeout 300 -m 'not speed' $(ARGS)
 
 # Leaks and uses of memory that is not there or not set, in a server under churn: 3 minutes.
 valgrind: $(VENV)/.debug
@@ -75,7 +77,8 @@ tsan:
 # What a platform without epoll, zlib and GCC's vector units gets, here: the same tests over asyncio transports.
 portable: $(VENV)/.portable
 	PYTHONPATH=build/$(TAG)-portable $(BIN)/python -c 'from heartwire import features as f; exit(f.REACTOR or f.DEFLATE)'
-	PYTHONPATH=build/$(TAG)-portable $(BIN)/pytest $(or $(ARGS),tests/unit tests/integration tests/races tests/hostile)
+	PYTHONPATH=build/$(TAG)-portable $(BIN)/pytest -n $(JOBS) -m 'not speed' \
+		$(or $(ARGS),tests/unit tests/integration tests/races tests/hostile)
 
 # The monitor page, heartwire.js and the chat in a real Chromium: Debian's `chromium`, or what $CHROMIUM names.
 # With playwright in the environment, `make test` runs these too.
@@ -139,7 +142,7 @@ cross:
 # Python and Cython lines that the tests run.
 coverage: $(VENV)/.trace $(VENV)/.coverage
 	rm -f .coverage .coverage.*
-	PYTHONPATH=build/$(TAG)-trace $(BIN)/coverage run -m pytest -q --timeout 300 \
+	PYTHONPATH=build/$(TAG)-trace $(BIN)/coverage run -m pytest -q --timeout 300 -m 'not speed' \
 		$(or $(ARGS),tests/unit tests/integration tests/races tests/deploy)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='*.pyx' --skip-covered
@@ -228,7 +231,7 @@ $(VENV)/.peers: benchmarks/load/requirements.txt | $(VENV)/.installed
 	touch $@
 
 FUZZED := $(addprefix csrc/,parser.c frame.c mask.c utf8.c deflate.c head.c jsonscan.c envelope.c)
-$(VENV)/.fuzz: $(VENV)/.installed $(SOURCES) tests/fuzz/csrc_fuzz.c $(shell find src -name '*.py')
+$(VENV)/.fuzz: $(VENV)/.built $(SOURCES) tests/fuzz/csrc_fuzz.c $(shell find src -name '*.py')
 	@[ -n "$(CLANG)" ] || { echo "make fuzz needs clang with its runtime (Debian: clang libclang-rt-dev)"; false; }
 	$(PIP) install --group fuzz
 	CC=$(CLANG) HEARTWIRE_FUZZ=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-fuzz

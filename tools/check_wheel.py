@@ -49,8 +49,9 @@ def run(*command: str | Path, **options: object) -> str:
 def interpreters() -> list[str]:
     """One interpreter of each version that starts; a shim on the path may have nothing behind it."""
     found = []
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     for name in (f"python{version}" for version in VERSIONS):
-        for place in [None, *sorted(Path.home().glob(f".pyenv/versions/*/bin/{name}"))]:
+        for place in [None, *sorted(pyenv.glob(f"versions/*/bin/{name}"))]:
             python = shutil.which(str(place or name))
             if python and not subprocess.run([python, "-c", "import venv"], capture_output=True).returncode:
                 found.append(python)

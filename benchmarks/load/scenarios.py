@@ -116,13 +116,19 @@ def _echo(size: int, depth: int, mode: str = "json") -> Callable[[Bench, Contest
     def measure(bench: Bench, contestant: Contestant) -> Sample:
         with bench.start(contestant, mode) as server:
             # A text handler has the connection to itself: no welcome.
-            skip = _welcomes(contestant) if mode == "json" else 0
+            skip = _welcomes(contestant) if mode != "raw" else 0
             result = bench.load.run(
                 server, "echo", conns=100, size=size, depth=depth, skip=skip, seconds=bench.seconds
             )
         return _throughput(result, "msgs_per_s", "server_us_per_msg")
 
     return measure
+
+
+def _async_echo(depth: int) -> Callable[[Bench, Contestant], Sample]:
+    """heartwire by an `async def` handler, picows as ever: its handlers are functions."""
+    ours, theirs = _echo(64, depth, "async"), _echo(64, depth)
+    return lambda bench, contestant: (ours if contestant.server == "heartwire" else theirs)(bench, contestant)
 
 
 def _routed(size: int) -> Callable[[Bench, Contestant], Sample]:
@@ -160,8 +166,8 @@ def _fanout(members: int) -> Callable[[Bench, Contestant], Sample]:
         with bench.start(contestant, "fanout") as server:
             result = bench.load.run(server, "fanout", **options)
         sample = _throughput(result, "deliveries_per_s", "server_us_per_delivery")
-        # One broadcast at a time: the server waits while the last of them are read, the clients while the
-        # next is made. Neither core is busy all the time; together they are, unless something else ran.
+        # One broadcast at a time: the server waits while the last are read, the clients while the next is
+        # made. Neither core is busy all the time; together they are, unless something else ran.
         return replace(sample, busiest_core=min(1.0, result["client_cpu"] + result["server_cpu"]))
 
     return measure
@@ -303,6 +309,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("echo-16k", "JSON echo, 16 KB, 1 in flight", *_RATE, PEERS, _echo(16384, 1), _ECHO_PAIR),
     Scenario("pipelined-64", "JSON echo, 64 B, 16 in flight", *_RATE, PEERS, _echo(64, 16), _ECHO_PAIR),
     Scenario("pipelined-1k", "JSON echo, 1 KB, 16 in flight", *_RATE, PEERS, _echo(1024, 16)),
+    Scenario(
+        "echo-async-64", "the 64 B echo by an async def handler", *_RATE, _ECHO_PAIR, _async_echo(1)
+    ),
+    Scenario(
+        "pipelined-async-64", "the same with 16 in flight", *_RATE, _ECHO_PAIR, _async_echo(16)
+    ),
     Scenario("raw-64", "text echo, undecoded, 64 B, 1 in flight", *_RATE, _ALL, _echo(64, 1, "raw")),
     Scenario(
         "raw-pipelined-64", "text echo, undecoded, 64 B, 16 in flight", *_RATE, _ALL, _echo(64, 16, "raw")

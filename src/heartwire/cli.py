@@ -144,7 +144,7 @@ def mint(config: ServerConfig, claims: Mapping[str, object], expires_in: float, 
     secrets = (secret,) if secret else config.jwt_secrets()
     if not secrets:
         raise ConfigError(
-            "--secret", "a secret is needed: --secret, HEARTWIRE_JWT_SECRET or --config with one"
+            "--jwt-secret", "a secret is needed: --jwt-secret, HEARTWIRE_JWT_SECRET or --config with one"
         )
     algorithm = config.signing_algorithm()
     if algorithm is None:
@@ -222,7 +222,7 @@ def _token(
     roles: list[str] | None = None,
     channels: list[str] | None = None,
     expires_in: str = "1h",
-    secret: str | None = None,
+    jwt_secret: str | None = None,
     config: str | None = None,
 ) -> int:
     """Print a token.
@@ -234,7 +234,7 @@ def _token(
         roles: Role of the user. Repeatable.
         channels: Private or presence channel the user may join, `*` for any text. Repeatable.
         expires_in: Life of the token, such as 90s, 5m or 1h.
-        secret: Secret to sign with [environment: HEARTWIRE_JWT_SECRET, of which the first counts].
+        jwt_secret: Secret to sign with [environment: HEARTWIRE_JWT_SECRET, of which the first counts].
         config: TOML file of the server that is to accept the token.
     """
     try:
@@ -248,7 +248,7 @@ def _token(
     server = build(settings)
     claims = {"sub": sub, "username": username, "email": email, "roles": roles, "channels": channels}
     given = {name: value for name, value in claims.items() if value is not None}
-    print(mint(server, given, lifetime, secret))
+    print(mint(server, given, lifetime, jwt_secret))
     return 0
 
 

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from heartwire._core.json_writer import JsonWriter
+
 __all__ = ["encode", "encode_value"]
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
@@ -32,7 +34,6 @@ def _encoder(orjson: Any) -> Callable[[Any], bytes]:
     """The writer of values with that module orjson, or None for msgspec alone."""
     if orjson is None:
         return encode
-    dumps: Callable[..., bytes] = orjson.dumps
     fragment = orjson.Fragment
     options = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
     options |= orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -40,13 +41,8 @@ def _encoder(orjson: Any) -> Callable[[Any], bytes]:
     def by_msgspec(value: Any) -> Any:
         return fragment(encode(value))
 
-    def encode_quickly(value: Any) -> bytes:
-        try:
-            return dumps(value, by_msgspec, options)
-        except TypeError:  # big integers, keys that are no strings, lone surrogates: msgspec's word is final
-            return encode(value)
-
-    return encode_quickly
+    # What orjson refuses: big integers, keys that are no strings, lone surrogates. msgspec's word is final.
+    return JsonWriter(orjson.dumps, by_msgspec, options, encode).write
 
 
 encode_value: Final = _encoder(_installed())

@@ -10,8 +10,10 @@ import json
 import logging
 import sys
 import time
+from typing import Any
 
 from heartwire import Server
+from heartwire.lifetime import loop_factory
 
 
 class Watch:
@@ -29,9 +31,9 @@ class Watch:
             before = now
 
 
-async def main() -> None:
+async def main(options: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.WARNING)
-    server = Server(port=0, **json.loads(sys.argv[1]))
+    server = Server(port=0, **options)
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -54,4 +56,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    with asyncio.Runner(loop_factory=loop_factory(given.get("loop", "asyncio"))) as runner:
+        runner.run(main(given))

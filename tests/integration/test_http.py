@@ -228,7 +228,7 @@ async def test_a_body_that_comes_with_its_head_and_later(api: Server) -> None:
         assert len((await client.event("news"))["data"]) == 50_000
 
 
-@pytest.mark.parametrize("riding", [b"", frame(TEXT, b'{"action":"ping","id":1}')])
+@pytest.mark.parametrize("riding", [b"", frame(TEXT, b'{"action":"ping","id":1}')], ids=["", "frame"])
 async def test_an_upgrade_on_a_kept_alive_connection(make: Make, riding: bytes) -> None:
     server = make()
     ends = Ends(server)

@@ -19,6 +19,7 @@ from integration.peers import (
     token,
     until,
 )
+from links import needs_deflate
 from publisher import publisher
 from signing import jwk_set, key_pair
 
@@ -211,6 +212,7 @@ async def test_other_errors_among_them(make: Make) -> None:
     assert await ends.cause() == "too_many_errors"
 
 
+@needs_deflate
 async def test_bytes_a_second_of_what_was_compressed(make: Make) -> None:
     server = make(byte_rate=1000, byte_burst=100_000, compression="shared")
     server.on_message(lambda client, value: client.send_json(len(value)))

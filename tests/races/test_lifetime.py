@@ -77,6 +77,7 @@ def test_who_is_refused_by_on_connect_says_nothing(how: str) -> None:
 def test_a_drain_that_is_cancelled_leaves_the_others_waiting() -> None:
     server = make(send_buffer_limit=1 << 26)
     told: list[Any] = []
+    cancelled: list[bool] = []
 
     @server.on_message
     async def on_message(client: Client, value: Any) -> None:
@@ -84,12 +85,14 @@ def test_a_drain_that_is_cancelled_leaves_the_others_waiting() -> None:
             client.send_text("x" * 100_000)
         tasks = [asyncio.ensure_future(client.drain()) for _ in range(3)]
         await asyncio.sleep(0.01)
-        tasks[1].cancel()
+        cancelled.append(tasks[1].cancel())
         told.extend(await asyncio.gather(*tasks, return_exceptions=True))
 
     with background_server(server) as background:
         peer = background.peer(timeout=10)
         peer.send_text("1")
+        background.until(lambda: cancelled)  # so long nothing is read, and all of them wait
+        assert cancelled == [True]
         received = [peer.receive() for _ in range(200)]
         assert all(frame is not None and len(frame.payload) == 100_000 for frame in received)
         background.until(lambda: told)

@@ -351,7 +351,7 @@ def test_check_reads_the_keys(run: Run, tmp_path: Path) -> None:
 
 def test_no_token_without_a_secret(run: Run, tmp_path: Path) -> None:
     (tmp_path / "toml").write_text('jwt_algorithms = ["RS256"]')
-    argv = ("token", "--sub", "a", "--secret", SECRET, "--config", str(tmp_path / "toml"))
+    argv = ("token", "--sub", "a", "--jwt-secret", SECRET, "--config", str(tmp_path / "toml"))
     status, _, err = run("heartwire", *argv)
     assert status == 2
     assert "none of them uses a secret" in one_line(err)
@@ -368,8 +368,9 @@ def test_check_warns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_token(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     status, out, err = run(
-        "heartwire", "token", "--sub", "u1", "--username", "Ann", "--secret", SECRET, "--expires-in", "5m",
-        "--channels", "private-*", "--channels", "presence-a", "--roles", "admin", "--email", "a@example.com",
+        "heartwire", "token", "--sub", "u1", "--username", "Ann", "--jwt-secret", SECRET,
+        "--expires-in", "5m", "--channels", "private-*", "--channels", "presence-a", "--roles", "admin",
+        "--email", "a@example.com",
     )  # fmt: skip
     assert (status, err) == (0, "")
     claims = jwt.decode(out.strip(), SECRET, ["HS256"])
@@ -398,12 +399,12 @@ def test_a_token_fits_the_server_it_is_for(run: Run, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--sub", "u"], "--secret: a secret is needed"),
-        (["--secret", "s"], "--sub: expected a value"),
-        (["--sub", "", "--secret", "s"], "--sub: expected 1 to 128 printable characters"),
-        (["--sub", "a\nb", "--secret", "s"], "--sub: expected 1 to 128 printable characters"),
-        (["--sub", "u", "--secret", "s", "--expires-in", "soon"], "--expires-in: expected a duration"),
-        (["--sub", "u", "--sceret", "s"], "--sceret: no such option; did you mean --secret?"),
+        (["--sub", "u"], "--jwt-secret: a secret is needed"),
+        (["--jwt-secret", "s"], "--sub: expected a value"),
+        (["--sub", "", "--jwt-secret", "s"], "--sub: expected 1 to 128 printable characters"),
+        (["--sub", "a\nb", "--jwt-secret", "s"], "--sub: expected 1 to 128 printable characters"),
+        (["--sub", "u", "--jwt-secret", "s", "--expires-in", "soon"], "--expires-in: expected a duration"),
+        (["--sub", "u", "--jwt-sceret", "s"], "--jwt-sceret: no such option; did you mean --jwt-secret?"),
     ],
 )
 def test_a_wrong_token_command_is_one_line(argv: list[str], message: str, run: Run) -> None:

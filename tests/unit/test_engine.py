@@ -123,6 +123,23 @@ def test_a_wake_up_sends_for_so_many_and_no_more() -> None:
     assert done == [1000, 2000, 2500]
 
 
+def test_batches_of_one_turn_share_its_flush() -> None:
+    """A transport begins a batch for each connection with input: none works at the others' backlog."""
+    clock = ManualClock()
+    engine = clock.engine()
+    sink = RecordingSink(ping_interval=0)
+    pairs = [Pair(clock, engine, sink) for _ in range(2500)]
+    clock.run()
+    for pair in pairs:
+        pair.conn.send(TEXT, "x")
+    for pair in pairs[:100]:
+        pair.conn.feed(text_frame("input"))  # its own output leaves with it, as ever
+    assert engine.backlog == 2500
+    assert sum(bool(pair.link.writes) for pair in pairs) == 100
+    clock.step()
+    assert engine.backlog == 1500
+
+
 def test_what_is_posted_runs_in_order_in_the_engines_thread() -> None:
     clock = ManualClock()
     engine = clock.engine()

@@ -59,7 +59,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 ONLY = {
     "_core": {"errors", "closing"},
     "options": {"errors"},
-    "json_codec": set[str](),
+    "json_codec": {"_core"},
     "messages": {"_core", "errors", "closing", "json_codec"},
     "metrics": {"errors", "closing"},
     "logs": set[str](),

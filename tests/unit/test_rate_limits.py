@@ -19,6 +19,7 @@ from heartwire.testing import (
     RecordingSink,
     build_frame,
 )
+from links import needs_deflate
 from pair import Pair
 
 HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -67,6 +68,7 @@ def test_bytes_a_second_and_a_message_larger_than_the_burst() -> None:
     assert pair.sink.of("limited")[1:] == [("bytes", b"y")]
 
 
+@needs_deflate
 def test_bytes_are_counted_after_inflating() -> None:
     pair = Pair(byte_rate=1000, byte_burst=5000, deflate=(15, 15, False, False), max_message_size=100_000)
     deflater = zlib.compressobj(wbits=-15)

@@ -22,6 +22,12 @@ async def serve(options: Options) -> None:
         def echo(client: Client, message: object) -> None:
             client.send_json(message)
 
+    elif options.mode == "async":
+
+        @server.on_message
+        async def echo_async(client: Client, message: object) -> None:
+            client.send_json(message)
+
     elif options.mode == "raw":
 
         @server.on_text

@@ -18,7 +18,8 @@ class Options:
 
     Attributes:
         port: TCP port on 127.0.0.1.
-        mode: `json` (decode, encode, answer), `raw` (answer the same bytes), `fanout` (what comes on
+        mode: `json` (decode, encode, answer), `async` (the same by an `async def` handler; heartwire's alone,
+            the others go on as they do for `json`), `raw` (answer the same bytes), `fanout` (what comes on
             path `/pub` goes to every other connection; heartwire does it by `send_message`).
         loop: `asyncio` or `uvloop`.
         ping_interval_s: Seconds between two pings to one client; 0 sends none.
@@ -35,7 +36,7 @@ class Options:
 def from_command_line() -> Options:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--mode", choices=("json", "raw", "fanout"), default="json")
+    parser.add_argument("--mode", choices=("json", "async", "raw", "fanout"), default="json")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--ping-interval", type=float, default=0.0)
     given = parser.parse_args()

@@ -122,6 +122,16 @@ cdef extern from "wheel.h" nogil:
     void hw_wheel_verify(const hw_wheel *w) noexcept
 
 
+cdef extern from "histogram.h" nogil:
+    enum:
+        HW_HISTOGRAM_BOUNDS
+    ctypedef struct hw_histogram:
+        uint64_t counts[14]
+        uint64_t sum
+    const uint64_t HW_TIME_BOUNDS_US[]
+    const uint64_t HW_COUNT_BOUNDS[]
+    void hw_observe(hw_histogram *histogram, const uint64_t *bounds, uint64_t value) noexcept
+
 cdef extern from "bucket.h" nogil:
     ctypedef struct hw_rate:
         double unit_ns

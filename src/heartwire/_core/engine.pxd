@@ -1,36 +1,11 @@
 # What the connections of one event loop share. See engine.pyx.
 
 cimport cython
-from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from heartwire._core.csrc cimport hw_conn, hw_out_node, hw_wheel, hw_word, hw_zip
-
-
-# What the GIL is on the other builds: PyMutex where there is none, and nothing where there is.
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    typedef PyMutex hw_lock;
-    #define hw_lock_take(lock) PyMutex_Lock(lock)
-    #define hw_lock_give(lock) PyMutex_Unlock(lock)
-    #else
-    typedef char hw_lock;
-    #define hw_lock_take(lock) ((void)(lock))
-    #define hw_lock_give(lock) ((void)(lock))
-    #endif
-    """
-    ctypedef struct Lock "hw_lock":
-        pass
-    void take "hw_lock_take"(Lock *lock) noexcept
-    void give "hw_lock_give"(Lock *lock) noexcept
-
-
-# A list of owned references that costs nothing while empty.
-cdef struct Refs:
-    PyObject **items  # owned, each one reference
-    size_t count
-    size_t capacity
+from heartwire._core.csrc cimport hw_conn, hw_histogram, hw_out_node, hw_wheel, hw_word, hw_zip
+from heartwire._core.mailbox cimport Mailbox
+from heartwire._core.refs cimport Refs
 
 
 # Totals since the engine was made. Read at scrape time; written only by the owning thread.
@@ -47,16 +22,6 @@ cdef struct Totals:
     uint64_t stalled_ms
     uint64_t slow_consumers
     uint64_t queued_bytes       # not a total: what waits to be sent at this moment, on all connections
-
-
-cdef enum:
-    HISTOGRAM_BOUNDS = 13
-
-
-# How often a value was at most a bound, by bound (not cumulated); the last count is of what is above all.
-cdef struct Histogram:
-    uint64_t counts[HISTOGRAM_BOUNDS + 1]
-    uint64_t sum
 
 
 @cython.no_gc
@@ -101,17 +66,14 @@ cdef class Engine:
     cdef hw_zip zip                     # owned streams: compression without context takeover
     # other threads
     cdef hw_word thread_id
-    cdef object posted                  # collections.deque of (callable, args)
+    cdef Mailbox mailbox                # closed when the engine is stopped
     cdef object call_soon_threadsafe
-    cdef Lock posting                   # held to change `posted` together with the next two
-    cdef bint wake_pending
-    cdef bint stopped
     cdef public object error_handler    # (exception) -> None: the server logs it
     cdef uint64_t random
     cdef Totals totals
-    cdef Histogram rtt                  # microseconds between a ping and its pong
-    cdef Histogram lag                  # microseconds by which the loop called us late
-    cdef Histogram fanout               # recipients of a fan-out
+    cdef hw_histogram rtt                  # microseconds between a ping and its pong
+    cdef hw_histogram lag                  # microseconds by which the loop called us late
+    cdef hw_histogram fanout               # recipients of a fan-out
 
     cdef bint foreign(self) noexcept
     cdef void update_clock(self) noexcept

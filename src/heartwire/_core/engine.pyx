@@ -5,23 +5,27 @@ It knows no asyncio: the loop's `call_soon`, `call_later` and `call_soon_threads
 tests give their own. Everything but `post` belongs to the thread that made the engine.
 """
 
-from collections import deque
 from os import urandom
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memmove, memset
+from libc.string cimport memset
 
 from heartwire._core.csrc cimport (
     HW_CLOSED,
+    HW_COUNT_BOUNDS,
     HW_DUE_PING,
+    HW_HISTOGRAM_BOUNDS,
+    HW_TIME_BOUNDS_US,
     hw_clock_us,
     hw_conn_next_due,
+    hw_histogram,
+    hw_observe,
     hw_out_node,
     hw_state_phase,
     hw_wheel_add,
@@ -39,6 +43,8 @@ from heartwire._core.csrc cimport (
     hw_zip_available,
     hw_zip_free,
 )
+from heartwire._core.mailbox cimport MAIL_CLOSED, MAIL_FIRST, Mailbox
+from heartwire._core.refs cimport refs_clear, refs_drop, refs_push
 
 __all__ = ["DEFLATE", "Endpoint", "Engine"]
 
@@ -60,50 +66,13 @@ cdef enum:
     FLUSH_MOST_US = 2000
 
 
-cdef uint64_t[HISTOGRAM_BOUNDS] TIME_BOUNDS_US = [
-    1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000]
-cdef uint64_t[HISTOGRAM_BOUNDS] COUNT_BOUNDS = [
-    1, 2, 5, 10, 25, 50, 100, 250, 1000, 2500, 10000, 25000, 100000]
-
-
-cdef void observe(Histogram *histogram, const uint64_t *bounds, uint64_t value) noexcept:
-    cdef int i = 0
-    while i < HISTOGRAM_BOUNDS and value > bounds[i]:
-        i += 1
-    histogram.counts[i] += 1
-    histogram.sum += value
-
-
-cdef tuple exported(Histogram *histogram, const uint64_t *bounds):
+cdef tuple exported(hw_histogram *histogram, const uint64_t *bounds):
     cdef int i
     return (
-        tuple([bounds[i] for i in range(HISTOGRAM_BOUNDS)]),
-        tuple([histogram.counts[i] for i in range(HISTOGRAM_BOUNDS + 1)]),
+        tuple([bounds[i] for i in range(HW_HISTOGRAM_BOUNDS)]),
+        tuple([histogram.counts[i] for i in range(HW_HISTOGRAM_BOUNDS + 1)]),
         histogram.sum,
     )
-
-
-cdef void refs_push(Refs *refs, object item) noexcept:
-    cdef size_t capacity
-    cdef PyObject **grown
-    if refs.count == refs.capacity:
-        capacity = refs.capacity * 2 if refs.capacity else 64
-        grown = <PyObject **>PyMem_RawRealloc(refs.items, capacity * sizeof(PyObject *))
-        if grown == NULL:
-            return  # the endpoint is flushed by its next write or deadline
-        refs.items = grown
-        refs.capacity = capacity
-    Py_INCREF(item)
-    refs.items[refs.count] = <PyObject *>item
-    refs.count += 1
-
-
-cdef void refs_clear(Refs *refs) noexcept:
-    cdef size_t i
-    for i in range(refs.count):
-        Py_DECREF(<object>refs.items[i])
-    PyMem_RawFree(refs.items)
-    memset(refs, 0, sizeof(Refs))
 
 
 @cython.no_gc
@@ -162,7 +131,7 @@ cdef class Engine:
         self.call_later = call_later
         self.call_soon_threadsafe = call_soon_threadsafe
         self.clock = clock
-        self.posted = deque()
+        self.mailbox = Mailbox()
         self.adopt_thread()
         self.armed_tick = UINT64_MAX
         self.random = int.from_bytes(urandom(8), "little") | 1
@@ -239,7 +208,7 @@ cdef class Engine:
     cdef void arm_timer(self) noexcept:
         cdef uint64_t next_tick = hw_wheel_next(&self.wheel)
         cdef int64_t delay_us
-        if next_tick >= self.armed_tick or self.stopped:
+        if next_tick >= self.armed_tick or self.mailbox.closed:
             return
         if self.timer_handle is not None:
             self.timer_handle.cancel()
@@ -265,7 +234,7 @@ cdef class Engine:
         self.armed_tick = UINT64_MAX
         if planned != UINT64_MAX:
             late_us = max(<int64_t>(self.now_us - self.armed_us), 0)
-            observe(&self.lag, TIME_BOUNDS_US, <uint64_t>late_us)
+            hw_observe(&self.lag, HW_TIME_BOUNDS_US, <uint64_t>late_us)
             if late_us > STALL_MS * 1000:
                 self.totals.stalls += 1
                 self.totals.stalled_ms += <uint64_t>late_us // 1000
@@ -301,7 +270,10 @@ cdef class Engine:
         """Sends what the batch produced and tells the ends it brought, once nothing of it is on the stack."""
         if not outermost:
             return
-        self.flush_dirty()
+        # One flush for a turn of the loop. An asyncio transport begins a batch for each connection: were the
+        # backlog of a large fan-out, or of many closes, worked off in each, a turn would have no bound.
+        if not self.flush_pending:
+            self.flush_dirty()
         self.settle_ended()
         self.in_batch = False
         hw_wheel_verify(&self.wheel)
@@ -312,7 +284,7 @@ cdef class Engine:
     cdef void mark_dirty(self, Endpoint endpoint) noexcept:
         if not endpoint.dirty:
             endpoint.dirty = True
-            refs_push(&self.dirty, endpoint)
+            refs_push(&self.dirty, endpoint)  # without memory: sent by its next write or deadline
             if not self.in_batch:
                 self.request_flush()
 
@@ -322,7 +294,7 @@ cdef class Engine:
             self.request_flush()
 
     cdef void request_flush(self) noexcept:
-        if self.flush_pending or self.stopped:
+        if self.flush_pending or self.mailbox.closed:
             return
         try:
             self.call_soon(self.run_batch)
@@ -352,10 +324,7 @@ cdef class Engine:
                 self.update_clock()
                 if self.now_us - start > FLUSH_MOST_US:
                     break
-        if done:
-            self.dirty.count -= done
-            if self.dirty.count:
-                memmove(self.dirty.items, self.dirty.items + done, self.dirty.count * sizeof(PyObject *))
+        refs_drop(&self.dirty, done)
         if self.dirty.count == 0:
             self.overrun = False
 
@@ -380,55 +349,32 @@ cdef class Engine:
         Returns:
             False if the loop is gone, and the call with it. True: it will run, at the latest in `stop`.
         """
-        cdef tuple item = (call, args)
-        cdef bint asleep = False
-        cdef bint gone
-        take(&self.posting)
-        try:
-            gone = self.stopped
-            if not gone:
-                self.posted.append(item)
-                asleep = not self.wake_pending
-                self.wake_pending = True
-        finally:
-            give(&self.posting)
-        if asleep:
+        cdef int answer = self.mailbox.leave((call, args))
+        if answer == MAIL_FIRST:
             try:
                 self.call_soon_threadsafe(self.run_posted)
             except RuntimeError:  # closed without having been stopped
-                take(&self.posting)
-                self.stopped = True
-                give(&self.posting)
+                self.mailbox.close()
                 return False
-        return not gone
+        return answer != MAIL_CLOSED
 
     def run_posted(self):
         """Runs what other threads had posted by now, in order, as one batch. What they post meanwhile waits
         for the next turn of the loop: a thread that never stops cannot keep the loop from its sockets."""
         cdef object call
-        cdef Py_ssize_t left
         cdef bint outermost = self.begin()
-        cdef bint more
-        take(&self.posting)
-        left = len(self.posted)
-        self.wake_pending = False
-        give(&self.posting)
+        cdef Py_ssize_t left = self.mailbox.look()
         try:
             while left:
                 left -= 1
-                call, args = self.posted.popleft()
+                call, args = self.mailbox.calls.popleft()
                 try:
                     call(*args)
                 except Exception as error:
                     self.on_error(error)
         finally:
             self.end(outermost)
-            take(&self.posting)
-            more = len(self.posted) > 0 and not self.wake_pending and not self.stopped
-            if more:
-                self.wake_pending = True
-            give(&self.posting)
-            if more:
+            if self.mailbox.again():
                 self.call_soon(self.run_posted)
 
     cpdef void on_error(self, error) noexcept:
@@ -447,9 +393,7 @@ cdef class Engine:
     def stop(self):
         """No more timers and calls; what was posted before runs now, so that nobody waits for it for ever.
         Connections must be closed by then."""
-        take(&self.posting)
-        self.stopped = True
-        give(&self.posting)
+        self.mailbox.close()
         self.run_posted()
         if self.timer_handle is not None:
             self.timer_handle.cancel()
@@ -480,14 +424,14 @@ cdef class Engine:
         return self.dirty.count
 
     cdef void note_rtt(self, uint64_t us) noexcept:
-        observe(&self.rtt, TIME_BOUNDS_US, us)
+        hw_observe(&self.rtt, HW_TIME_BOUNDS_US, us)
 
     cdef void note_fanout(self, uint64_t recipients) noexcept:
-        observe(&self.fanout, COUNT_BOUNDS, recipients)
+        hw_observe(&self.fanout, HW_COUNT_BOUNDS, recipients)
 
     def note_lag(self, double seconds):
         """The loop called so much later than it was asked to. For a timer that only measures."""
-        observe(&self.lag, TIME_BOUNDS_US, <uint64_t>(max(seconds, 0.0) * 1e6))
+        hw_observe(&self.lag, HW_TIME_BOUNDS_US, <uint64_t>(max(seconds, 0.0) * 1e6))
 
     def statistics(self):
         """A snapshot of the totals since the start, by name; `queued_bytes` is what waits to be sent now."""
@@ -502,7 +446,7 @@ cdef class Engine:
             the last count, one more than there are bounds, is of those above them all.
         """
         return {
-            "rtt_us": exported(&self.rtt, TIME_BOUNDS_US),
-            "lag_us": exported(&self.lag, TIME_BOUNDS_US),
-            "fanout_recipients": exported(&self.fanout, COUNT_BOUNDS),
+            "rtt_us": exported(&self.rtt, HW_TIME_BOUNDS_US),
+            "lag_us": exported(&self.lag, HW_TIME_BOUNDS_US),
+            "fanout_recipients": exported(&self.fanout, HW_COUNT_BOUNDS),
         }
