@@ -180,7 +180,11 @@ class Admission:
         try:
             credentials = self._verify(token)
         except KeyUnknown:
-            return False
+            # Not the long way: there it would count twice for the connect rate.
+            assert token is not None
+            request = parse_head(head).with_remote_address(conn.remote_address)
+            self._decide_later(conn, request, self._tokens.verify_later(token.value), head, own_host)
+            return True
         client = self._open(conn, self._switching(found.key), credentials, found.user_agent)
         if client is None:
             return True
@@ -203,20 +207,24 @@ class Admission:
 
     def _token(self, request: Request, own_host: str | None) -> handshake.Token | None:
         """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are
-        401."""
+        401. For a handler that decides instead, what is no token of ours is none."""
+        handler = self._dispatcher.handlers.authenticate
         try:
             token = handshake.find_token(
                 request, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
             )
         except Refusal:
-            origin_allowed(request, self._config.origin, None, own_host)
+            by_cookie = handler is not None and self._config.auth_cookie is not None  # it may go by that
+            origin_allowed(request, self._config.origin, "cookie" if by_cookie else None, own_host)
+            if handler is not None:
+                return None
             raise
         origin_allowed(request, self._config.origin, None if token is None else token.place, own_host)
         return token
 
     def _check_capacity(self) -> None:
         if self.draining:
-            raise Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
+            raise _draining()
         if self.open >= self._limit:
             headers = (("Retry-After", "5"),)
             raise Refusal(503, "full", "the server has as many connections as it may", headers)
@@ -382,8 +390,14 @@ class Admission:
             self._user_agents.clear()
         return self._user_agents.setdefault(user_agent, user_agent)
 
+    def turn_away(self) -> None:
+        """The server stops: requests that are still being decided on get their answer now."""
+        for conn, deciding in list(self._deciding.items()):
+            deciding.cancel()
+            self._refuse(conn, _draining(), None)
+
     def close(self) -> None:
-        """The server stops."""
+        """The server has stopped."""
         self._dispatcher.refusals.close()
 
     def connection_closed(self, conn: Connection) -> None:
@@ -419,6 +433,10 @@ class Admission:
             refusal = _undecided()
         self._dispatcher.refusals.count(refusal.status, refusal.code, conn.remote_address)
         conn.refuse(handshake.refusal_bytes(refusal))
+
+
+def _draining() -> Refusal:
+    return Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
 
 
 def _undecided() -> Refusal:

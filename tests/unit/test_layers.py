@@ -27,7 +27,7 @@ LAYERS = (
     ("token_cache", "revocation"),
     ("keyring", "jwks", "auth", "handshake"),
     ("verification",),
-    ("transport",),
+    ("transport", "accepting"),
     ("tls",),
     ("listeners",),
     ("registry", "handlers"),
