@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
-from heartwire._version import __version__
 from heartwire.auth import KeyUnknown
 from heartwire.client import GATED, Client
 from heartwire.credentials import Credentials, credentials_of
-from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
+from heartwire.errors import Refusal, TokenError
+from heartwire.greeting import Greeting
 from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
 from heartwire.limits import AddressLimits, user_is_full
-from heartwire.messages import next_id, timestamp
+from heartwire.messages import next_id
 from heartwire.origin import origin_allowed
 from heartwire.proxies import TrustedProxies, read_proxy_header
 from heartwire.tokens import Tokens
@@ -72,10 +72,7 @@ class Admission:
         self._proxies = TrustedProxies.of(config)
         self._behind_proxies = bool(self._proxies)
         self._user_agents: dict[str, str] = {}
-        self._welcome_tail = (
-            f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},'
-            f'"server":"heartwire/{__version__}"'
-        )
+        self._greeting = Greeting(config, dispatcher)
         self._origins: set[tuple[str, str]] = set()
         """(Origin, Host) pairs that were allowed."""
         self._date_of = 0
@@ -190,7 +187,7 @@ class Admission:
             return True
         if self._needs_request:
             client.request = parse_head(head).with_remote_address(conn.remote_address)
-        self._tell_connect(client)
+        self._greeting.tell(client)
         return True
 
     def _switching(self, key: str) -> bytes:
@@ -300,7 +297,7 @@ class Admission:
         client = self._open(conn, accepted.response, credentials, user_agents[0] if user_agents else None)
         if client is not None:
             client.request = request
-            self._tell_connect(client)
+            self._greeting.tell(client)
 
     def _open(
         self, conn: Connection, response: bytes, credentials: Credentials | None, user_agent: str | None
@@ -332,55 +329,8 @@ class Admission:
         if credentials is not None and credentials.expires_at is not None:
             self._tokens.watch(client)
         if self._config.welcome and self._dispatcher.speaks_json:
-            conn.send(1, self._welcome(client))
+            conn.send(1, self._greeting.event(client))
         return client
-
-    def _welcome(self, client: Client) -> bytes:
-        """The `connected` event. Written by hand, since only two ids and the time differ between clients."""
-        return (
-            f'{{"id":"{next_id()}","event":"connected","data":{{"client_id":"{client.id}",{self._welcome_tail}'
-            f'}},"timestamp":"{timestamp()}"}}'
-        ).encode()
-
-    def _tell_connect(self, client: Client) -> None:
-        """`on_connect`, then the first message."""
-        handler = self._dispatcher.handlers.on_connect
-        if handler is not None:
-            try:
-                result = handler(client)
-            except Exception as error:
-                self._connect_failed(client, error)
-                return
-            if inspect.isawaitable(result):
-                self._dispatcher.tasks.run(client, self._guarded(client, result), self._connected, None)
-                return
-            if result is False:
-                client.connection.close(4403, "", "forbidden")
-                return
-        self._connected(client, None)
-
-    async def _guarded(self, client: Client, result: Awaitable[Any]) -> Any:
-        try:
-            return await result
-        except Exception as error:
-            self._connect_failed(client, error)
-            return None
-
-    def _connected(self, client: Client, result: Any) -> None:
-        if result is False:
-            client.connection.close(4403, "", "forbidden")
-        if not self._config.keep_request:
-            client.request = None
-        if not client.running:
-            client.connection.resume()
-
-    def _connect_failed(self, client: Client, error: Exception) -> None:
-        """`on_connect` refuses with Refusal, ActionError or False; anything else is its own failure."""
-        if isinstance(error, (Refusal, ActionError)):
-            client.connection.close(4403, error.code, "forbidden")
-        elif not isinstance(error, ConnectionClosed):
-            self._dispatcher.log.error("on_connect failed for client %s", client.id, exc_info=error)
-            client.connection.close(1011, "on_connect failed", "handler_error")
 
     def _shared(self, user_agent: str | None) -> str | None:
         """One string for the many clients with the same browser."""

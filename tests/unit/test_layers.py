@@ -37,7 +37,7 @@ LAYERS = (
     ("endings", "webhook_delivery"),
     ("webhooks", "authorization_hook"),
     ("actions", "handler_tasks"),
-    ("tokens",),
+    ("tokens", "greeting"),
     ("admission", "dispatch"),
     ("heartbeat",),
     ("exposition",),
