@@ -42,7 +42,7 @@ def main() -> int:
     found = [error for report in reports for error in judge(report)]
     if not reports or found:
         return 1
-    reports = run(valgrind, arguments.planted, directory / "planted", "nothing_is_left and reactor")
+    reports = run(valgrind, arguments.planted, directory / "planted", "nothing_is_left and epoll")
     found = [error for report in reports for error in judge(report)]
     if not found or not all(kept_by(error) == PLANTED for error in found):
         print(f"valgrind.py: not the leak in {PLANTED}, or not it alone: see above", file=sys.stderr)
