@@ -20,8 +20,8 @@ SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fi
 
 # Where the Pythons without a GIL are built, and kept beyond `make clean`: they take minutes.
 FREE_THREADED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heartwire/python3.13t
-CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone deflate ending engine \
-	frame_header jsonscan mask outqueue receiving sending utf8 wheel)) \
+CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,bucket connection core_alone deflate ending engine \
+	frame_header jsonscan mask outqueue rate_limits receiving sending state_word utf8 wheel)) \
 	$(addprefix tests/races/test_,$(addsuffix .py,any_order many_threads reactor stalls threads))
 
 .PHONY: all build serve test test-unit churn debug asan valgrind free-threaded core-tests tsan portable browser \
