@@ -13,13 +13,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOURCES := setup.py $(wildcard csrc/*.[ch] src/heartwire/_core/*.pyx src/heartwire/_core/*.pxd)
+REPORTS := $(abspath build/reports)
 SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc HEARTWIRE_CHURN_SLOWER=4
+	ASAN_OPTIONS=detect_leaks=0:log_path=$(REPORTS)/asan UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	HEARTWIRE_SLOWER=4
 
 # Where the Pythons without a GIL are built, and kept beyond `make clean`: they take minutes.
 FREE_THREADED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heartwire/python3.13t
-CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,connection core_alone deflate ending engine \
-	frame_header jsonscan mask outqueue receiving sending utf8 wheel)) \
+CORE_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,bucket connection core_alone deflate ending engine \
+	frame_header jsonscan mask outqueue rate_limits receiving sending state_word utf8 wheel)) \
 	$(addprefix tests/races/test_,$(addsuffix .py,any_order many_threads reactor stalls threads))
 
 .PHONY: all build serve test test-unit churn debug asan valgrind free-threaded core-tests tsan portable browser \
@@ -49,14 +51,21 @@ churn: build
 debug: $(VENV)/.debug
 	PYTHONPATH=build/$(TAG)-debug $(BIN)/pytest -n $(JOBS) -m 'not speed' $(ARGS)
 
-# Leaks are valgrind's: LeakSanitizer sees those of every package that is imported. What the tests write is shown
-# as it comes (-s): what a sanitizer says at the end of a process would be lost with it.
+# Leaks are valgrind's: LeakSanitizer sees those of every package that is imported. What ASAN says in any
+# process of the tests is in a file, since a test may swallow that process's output: one such file is a failure.
+# UBSAN knows no such file beside ASAN. It ends the process, so that a test fails, and what the tests write is shown
+# as it comes (-s), or its last words would be lost with the process.
 asan: $(VENV)/.sanitize
-	$(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize $(BIN)/pytest -s --timeout 300 -m 'not speed' $(ARGS)
+	mkdir -p $(REPORTS) && rm -f $(REPORTS)/asan.*
+	status=0; $(SANITIZED) PYTHONPATH=build/$(TAG)-sanitize \
+		$(BIN)/pytest -s --timeout 300 -m 'not speed' $(ARGS) || status=$$?; \
+	for report in $(REPORTS)/asan.*; do [ ! -e $$report ] || { cat $$report; status=1; }; done; \
+	exit $$status
 
-# Leaks and uses of memory that is not there or not set, in a server under churn: 3 minutes.
-valgrind: $(VENV)/.debug
-	$(BIN)/python tools/valgrind.py --package build/$(TAG)-debug
+# Leaks and uses of memory that is not there or not set, in a server under churn; then the same with a leak that
+# is planted on purpose, which must be reported: 5 minutes.
+valgrind: $(VENV)/.debug $(VENV)/.leak
+	$(BIN)/python tools/valgrind.py --package build/$(TAG)-debug --planted build/$(TAG)-leak
 
 # The core on a Python without a GIL: 3.13, since Debian's source has no later one, and msgspec refuses to be
 # built there. tools/build_freethreaded.sh makes it, once.
@@ -245,6 +254,10 @@ $(VENV)/.fuzz: $(VENV)/.built $(SOURCES) tests/fuzz/csrc_fuzz.c $(shell find src
 $(VENV)/.portable: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight
 	HEARTWIRE_DEBUG=1 HEARTWIRE_NO_REACTOR=1 HEARTWIRE_NO_DEFLATE=1 CFLAGS=-DHW_PORTABLE \
 		$(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-portable
+	touch $@
+
+$(VENV)/.leak: $(VENV)/.debug
+	HEARTWIRE_DEBUG=1 HEARTWIRE_LEAK=1 $(BIN)/python setup.py --quiet build --build-lib build/$(TAG)-leak
 	touch $@
 
 $(VENV)/.debug $(VENV)/.sanitize: $(VENV)/.%: $(VENV)/.installed $(SOURCES) $(shell find src -name '*.py') | preflight

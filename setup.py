@@ -5,6 +5,7 @@ Environment switches, each a build of its own under build/:
     HEARTWIRE_SANITIZE=1    the same under AddressSanitizer and UndefinedBehaviorSanitizer
     HEARTWIRE_FUZZ=1        under AddressSanitizer and with libFuzzer's coverage: needs CC=clang (make fuzz)
     HEARTWIRE_RACE=1        with a data race, which ThreadSanitizer must find (make tsan)
+    HEARTWIRE_LEAK=1        with a leak, which valgrind must find (make valgrind)
     HEARTWIRE_TRACE=1       line tracing, for coverage of .pyx files
     HEARTWIRE_ANNOTATE=1    Cython's annotated HTML beside the generated C
     HEARTWIRE_NO_REACTOR=1  without the epoll link, as on every platform but Linux
@@ -44,13 +45,19 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "envelope": ["envelope", "clock"],
 }
 
-SWITCHES = ("DEBUG", "SANITIZE", "FUZZ", "RACE", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE")
+SWITCHES = (
+    "DEBUG", "SANITIZE", "FUZZ", "RACE", "LEAK", "TRACE", "ANNOTATE", "NO_REACTOR", "NO_DEFLATE", "PURE",
+)
 ON = [name for name in SWITCHES if os.environ.get("HEARTWIRE_" + name) == "1"]
-DEBUG, SANITIZE, FUZZ, RACE, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE = (name in ON for name in SWITCHES)
+(
+    DEBUG, SANITIZE, FUZZ, RACE, LEAK, TRACE, ANNOTATE, NO_REACTOR, NO_DEFLATE, PURE
+) = (name in ON for name in SWITCHES)
 WITH_REACTOR = sys.platform == "linux" and not NO_REACTOR
 WITH_DEFLATE = sys.platform != "win32" and not NO_DEFLATE  # Windows ships no zlib to link with
 CHECKED = DEBUG or SANITIZE or FUZZ
-VARIANT = "-".join(name for name in ON if name != "RACE").lower() or "release"  # RACE is C's alone
+VARIANT = "-".join(ON).lower() or "release"
+IN_C = ("RACE", "LEAK")  # the translated modules are the same without them
+TRANSLATED = "-".join(name for name in ON if name not in IN_C).lower() or "release"
 
 DIRECTIVES = {
     "language_level": 3, "boundscheck": CHECKED, "wraparound": False, "cdivision": True,
@@ -67,6 +74,7 @@ if FUZZ:
 MACROS = [("CYTHON_TRACE", "1")] if TRACE else []
 MACROS += [] if CHECKED else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 MACROS += [("HW_RACE", "1")] if RACE else []
+MACROS += [("HW_LEAK", "1")] if LEAK else []
 MACROS += [] if WITH_REACTOR else [("HW_NO_REACTOR", "1")]
 
 
@@ -79,7 +87,7 @@ class BuildExt(build_ext):
         self.parallel = self.parallel or os.cpu_count()
         translated = cythonize(
             copy.deepcopy(self.extensions), compiler_directives=DIRECTIVES, include_path=["src"],
-            build_dir=f"build/cython-{VARIANT}", annotate=ANNOTATE,
+            build_dir=f"build/cython-{TRANSLATED}", annotate=ANNOTATE,
         )
         for extension, result in zip(self.extensions, translated, strict=True):
             extension.sources = result.sources

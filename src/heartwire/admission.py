@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from heartwire import handshake
 from heartwire._core.head import read_ordinary_head
-from heartwire._version import __version__
 from heartwire.auth import KeyUnknown
 from heartwire.client import GATED, Client
 from heartwire.credentials import Credentials, credentials_of
-from heartwire.errors import ActionError, ConnectionClosed, Refusal, TokenError
+from heartwire.errors import Refusal, TokenError
+from heartwire.greeting import Greeting
 from heartwire.http_head import PassToHttp, Request, classify, head_too_large, parse_head, request_timeout
 from heartwire.limits import AddressLimits, user_is_full
-from heartwire.messages import next_id, timestamp
+from heartwire.messages import next_id
 from heartwire.origin import origin_allowed
 from heartwire.proxies import TrustedProxies, read_proxy_header
 from heartwire.tokens import Tokens
@@ -72,10 +72,7 @@ class Admission:
         self._proxies = TrustedProxies.of(config)
         self._behind_proxies = bool(self._proxies)
         self._user_agents: dict[str, str] = {}
-        self._welcome_tail = (
-            f'"protocol":1,"ping_interval_ms":{round(config.ping_interval * 1000)},'
-            f'"server":"heartwire/{__version__}"'
-        )
+        self._greeting = Greeting(config, dispatcher)
         self._origins: set[tuple[str, str]] = set()
         """(Origin, Host) pairs that were allowed."""
         self._date_of = 0
@@ -180,13 +177,17 @@ class Admission:
         try:
             credentials = self._verify(token)
         except KeyUnknown:
-            return False
+            # Not the long way: there it would count twice for the connect rate.
+            assert token is not None
+            request = parse_head(head).with_remote_address(conn.remote_address)
+            self._decide_later(conn, request, self._tokens.verify_later(token.value), head, own_host)
+            return True
         client = self._open(conn, self._switching(found.key), credentials, found.user_agent)
         if client is None:
             return True
         if self._needs_request:
             client.request = parse_head(head).with_remote_address(conn.remote_address)
-        self._tell_connect(client)
+        self._greeting.tell(client)
         return True
 
     def _switching(self, key: str) -> bytes:
@@ -203,20 +204,24 @@ class Admission:
 
     def _token(self, request: Request, own_host: str | None) -> handshake.Token | None:
         """The request's token, after its origin was judged: a bad origin is 403 also where two tokens are
-        401."""
+        401. For a handler that decides instead, what is no token of ours is none."""
+        handler = self._dispatcher.handlers.authenticate
         try:
             token = handshake.find_token(
                 request, cookie_name=self._config.auth_cookie, query_token=self._config.query_token
             )
         except Refusal:
-            origin_allowed(request, self._config.origin, None, own_host)
+            by_cookie = handler is not None and self._config.auth_cookie is not None  # it may go by that
+            origin_allowed(request, self._config.origin, "cookie" if by_cookie else None, own_host)
+            if handler is not None:
+                return None
             raise
         origin_allowed(request, self._config.origin, None if token is None else token.place, own_host)
         return token
 
     def _check_capacity(self) -> None:
         if self.draining:
-            raise Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
+            raise _draining()
         if self.open >= self._limit:
             headers = (("Retry-After", "5"),)
             raise Refusal(503, "full", "the server has as many connections as it may", headers)
@@ -292,7 +297,7 @@ class Admission:
         client = self._open(conn, accepted.response, credentials, user_agents[0] if user_agents else None)
         if client is not None:
             client.request = request
-            self._tell_connect(client)
+            self._greeting.tell(client)
 
     def _open(
         self, conn: Connection, response: bytes, credentials: Credentials | None, user_agent: str | None
@@ -324,55 +329,8 @@ class Admission:
         if credentials is not None and credentials.expires_at is not None:
             self._tokens.watch(client)
         if self._config.welcome and self._dispatcher.speaks_json:
-            conn.send(1, self._welcome(client))
+            conn.send(1, self._greeting.event(client))
         return client
-
-    def _welcome(self, client: Client) -> bytes:
-        """The `connected` event. Written by hand, since only two ids and the time differ between clients."""
-        return (
-            f'{{"id":"{next_id()}","event":"connected","data":{{"client_id":"{client.id}",{self._welcome_tail}'
-            f'}},"timestamp":"{timestamp()}"}}'
-        ).encode()
-
-    def _tell_connect(self, client: Client) -> None:
-        """`on_connect`, then the first message."""
-        handler = self._dispatcher.handlers.on_connect
-        if handler is not None:
-            try:
-                result = handler(client)
-            except Exception as error:
-                self._connect_failed(client, error)
-                return
-            if inspect.isawaitable(result):
-                self._dispatcher.tasks.run(client, self._guarded(client, result), self._connected, None)
-                return
-            if result is False:
-                client.connection.close(4403, "", "forbidden")
-                return
-        self._connected(client, None)
-
-    async def _guarded(self, client: Client, result: Awaitable[Any]) -> Any:
-        try:
-            return await result
-        except Exception as error:
-            self._connect_failed(client, error)
-            return None
-
-    def _connected(self, client: Client, result: Any) -> None:
-        if result is False:
-            client.connection.close(4403, "", "forbidden")
-        if not self._config.keep_request:
-            client.request = None
-        if not client.running:
-            client.connection.resume()
-
-    def _connect_failed(self, client: Client, error: Exception) -> None:
-        """`on_connect` refuses with Refusal, ActionError or False; anything else is its own failure."""
-        if isinstance(error, (Refusal, ActionError)):
-            client.connection.close(4403, error.code, "forbidden")
-        elif not isinstance(error, ConnectionClosed):
-            self._dispatcher.log.error("on_connect failed for client %s", client.id, exc_info=error)
-            client.connection.close(1011, "on_connect failed", "handler_error")
 
     def _shared(self, user_agent: str | None) -> str | None:
         """One string for the many clients with the same browser."""
@@ -382,8 +340,14 @@ class Admission:
             self._user_agents.clear()
         return self._user_agents.setdefault(user_agent, user_agent)
 
+    def turn_away(self) -> None:
+        """The server stops: requests that are still being decided on get their answer now."""
+        for conn, deciding in list(self._deciding.items()):
+            deciding.cancel()
+            self._refuse(conn, _draining(), None)
+
     def close(self) -> None:
-        """The server stops."""
+        """The server has stopped."""
         self._dispatcher.refusals.close()
 
     def connection_closed(self, conn: Connection) -> None:
@@ -419,6 +383,10 @@ class Admission:
             refusal = _undecided()
         self._dispatcher.refusals.count(refusal.status, refusal.code, conn.remote_address)
         conn.refuse(handshake.refusal_bytes(refusal))
+
+
+def _draining() -> Refusal:
+    return Refusal(503, "draining", "the server is going down: reconnect", (("Retry-After", "1"),))
 
 
 def _undecided() -> Refusal:

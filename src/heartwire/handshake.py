@@ -23,7 +23,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from heartwire.errors import LocalProtocolError, Refusal, TokenError
-from heartwire.http_head import Request, header_list, redact
+from heartwire.http_head import Request, cookie_pairs, header_list, redact
 
 __all__ = [
     "BEARER_SUBPROTOCOL",
@@ -267,14 +267,7 @@ def _token_in_header(request: Request) -> str | None:
 
 
 def _token_in_cookie(request: Request, cookie_name: str) -> str | None:
-    values = []
-    for line in request.headers.get_all("Cookie"):
-        for pair in line.split(";"):
-            name, equals, value = pair.partition("=")
-            if equals and name.strip(" \t") == cookie_name:
-                value = value.strip(" \t")
-                quoted = len(value) >= 2 and value[0] == value[-1] == '"'
-                values.append(value[1:-1] if quoted else value)
+    values = [value for name, value in cookie_pairs(request.headers) if name == cookie_name]
     return _one(values, "the cookies")
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "RequestHeaders",
     "Verdict",
     "classify",
+    "cookie_pairs",
     "head_too_large",
     "header_list",
     "parse_head",
@@ -131,6 +132,11 @@ class Request(msgspec.Struct, frozen=True, eq=False):
         """The parameters of the query, parsed anew at each access."""
         return Query(self.raw_query)
 
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name; of several with one name, the first. Parsed anew at each access."""
+        return dict(reversed(cookie_pairs(self.headers)))
+
     def with_remote_address(self, address: Any) -> Request:
         """The same request, knowing the peer's address."""
         return msgspec.structs.replace(self, remote_address=address)
@@ -184,6 +190,22 @@ def header_list(headers: Headers, name: str) -> list[str]:
     """
     items = (item.strip(" \t") for value in headers.get_all(name) for item in value.split(","))
     return [item for item in items if item]
+
+
+def cookie_pairs(headers: Headers) -> list[tuple[str, str]]:
+    """Name and value of each cookie, over all lines; what is no pair is left out.
+
+    Source: RFC 6265 section 4.2.1.
+    """
+    pairs = []
+    for line in headers.get_all("Cookie"):
+        for pair in line.split(";"):
+            name, equals, value = pair.partition("=")
+            if equals:
+                value = value.strip(" \t")
+                quoted = len(value) >= 2 and value[0] == value[-1] == '"'
+                pairs.append((name.strip(" \t"), value[1:-1] if quoted else value))
+    return pairs
 
 
 def parse_head(head: bytes) -> Request:

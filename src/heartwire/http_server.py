@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from heartwire.admission import HTTP_UPGRADES
 from heartwire.errors import ConfigError
 from heartwire.http_endpoint import error_answer
 
@@ -45,7 +47,8 @@ class HttpServer:
         self._listeners = listeners
         apart = config.http_port is not None
         beside = api.probes(config.path) if apart else api.everything(config.path)
-        beside.router.add_get(config.path, self._upgrade, allow_head=False)
+        beside.router.add_route("*", config.path, self._upgrade)
+        beside.middlewares.insert(0, self._judged_elsewhere)
         self._beside = _runner(beside)
         self._apart = _runner(api.everything()) if apart else None
         self._addresses = _Addresses()
@@ -95,8 +98,17 @@ class HttpServer:
             self._addresses.add(protocol, address)
         self._listeners.hand_over(released, received, protocol)
 
+    @web.middleware
+    async def _judged_elsewhere(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Who asks for a WebSocket is judged as on a connection of its own, whatever the path."""
+        if request.path not in HTTP_UPGRADES and "websocket" in request.headers.get("Upgrade", "").lower():
+            return await self._upgrade(request)
+        return await handler(request)
+
     async def _upgrade(self, request: web.Request) -> web.Response:
-        """An upgrade request on a kept-alive connection: the link gets the socket."""
+        """A request for the WebSocket side on a kept-alive connection: the link gets the socket."""
         tail = _Tail()
         parser: Any = tail
         request.protocol.set_parser(parser)
@@ -133,6 +145,7 @@ class _Protocol(RequestHandler):
         else:
             answer = error_answer(status, "bad_request", "the request cannot be read as HTTP/1.1")
         answer.force_close()
+        answer.headers["Connection"] = "close"  # aiohttp takes what it could not read for HTTP/1.0
         return answer
 
 

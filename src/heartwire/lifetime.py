@@ -183,6 +183,7 @@ class Lifetime:
         self.state = "draining"
         self.admission.draining = True
         await self.listeners.close()
+        self.admission.turn_away()
         for client in list(self._registry.clients.values()):
             self._let_go(client, 1001, "shutdown", SHUTDOWN_SPREAD_MS)
         await self._wait_for_clients()
@@ -205,6 +206,7 @@ class Lifetime:
         """Connections end, at the latest after `close_timeout`; then handlers, after `handler_timeout`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._config.close_timeout
+        await asyncio.sleep(0)  # in which answers leave that nobody waits for
         while self.admission.open and loop.time() < end:  # noqa: ASYNC110 - as in `_send_away`
             await asyncio.sleep(0.005)
         self.listeners.abort_all()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from heartwire import features
 from heartwire._core.engine import Engine
+from heartwire.accepting import Listener, PlainListener
 from heartwire.proxies import TrustedProxies
 from heartwire.tls import ServerTls, TlsListener
 from heartwire.transport import TransportLink
@@ -148,7 +149,7 @@ class Listeners:
         self._servers: list[asyncio.Server] = []
         self._links: set[TransportLink] = set()
         self._reactor: Reactor | None = None
-        self._tls_listeners: list[TlsListener] = []
+        self._listeners: list[Listener] = []
         self.tls: ServerTls | None = None if config.tls_cert is None else ServerTls(config)
         """None: plain TCP."""
         self._epoll = features.REACTOR and config.link != "asyncio" and self.tls is None
@@ -169,13 +170,14 @@ class Listeners:
                 self._reactor.listen(sock.fileno())
             return
         if self.tls is not None:
-            self._tls_listeners = [self._accept_tls(sock, self.tls) for sock in self.sockets]
+            self._listeners = [self._accept_tls(sock, self.tls) for sock in self.sockets]
             return
-        for sock in self.sockets:
-            unix = sock.family not in IP
-            create = self._loop.create_unix_server if unix else self._loop.create_server
-            server = await create(self.link, sock=sock, backlog=self._config.backlog)
-            self._servers.append(server)
+        if sys.platform == "win32":  # a loop that cannot watch sockets
+            for sock in self.sockets:
+                server = await self._loop.create_server(self.link, sock=sock, backlog=self._config.backlog)
+                self._servers.append(server)
+            return
+        self._listeners = [PlainListener(sock, self.link) for sock in self.sockets]
 
     def _accept_tls(self, sock: socket.socket, tls: ServerTls) -> TlsListener:
         return TlsListener(
@@ -194,7 +196,7 @@ class Listeners:
         """True while the process is out of descriptors and the listeners pause."""
         if self._reactor is not None:
             return self._reactor.starved
-        return any(listener.starved for listener in self._tls_listeners)
+        return any(listener.starved for listener in self._listeners)
 
     @property
     def port(self) -> int:
@@ -250,7 +252,7 @@ class Listeners:
         """Accepts no more; the sockets and a Unix path are gone. Open connections stay."""
         for server in self._servers:
             server.close()
-        for listener in self._tls_listeners:
+        for listener in self._listeners:
             listener.close()
         for sock in self.sockets:
             if self._reactor is not None:

@@ -7,13 +7,13 @@ Connections then go over asyncio transports; a terminating proxy in front keeps 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from heartwire.accepting import Listener
 from heartwire.errors import ConfigError
 from heartwire.proxies import TrustedProxies, header_bytes_to_come, read_proxy_header
 
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerTls", "TlsListener"]
 
-ACCEPTS: Final = 64  # connections of one burst
-PAUSE_S: Final = 0.1  # of the listener when descriptors run out
 BUFFER: Final = 16 * 1024 + 512  # bytes of ciphertext in each direction: one record (RFC 8446 section 5.2)
 GOODBYE_S: Final = 1.0  # for the peer's answer to our close_notify
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Address = tuple[str, int]
 
@@ -97,8 +94,8 @@ def _no_password() -> NoReturn:  # without it OpenSSL would ask at the terminal
     raise ConfigError("tls_key", "the key is encrypted: store it without a password, readable for this user")
 
 
-class TlsListener:
-    """Accepts from one listening socket. A connection has a task until its handshake is over, and none after.
+class TlsListener(Listener):
+    """With TLS. A connection has its task until its handshake is over.
 
     Args:
         sock: listens, non-blocking.
@@ -119,53 +116,13 @@ class TlsListener:
         proxies: TrustedProxies | None,
         refusals: Refusals,
     ) -> None:
-        self._sock = sock
         self._tls = tls
         self._make_link = make_link
         self._timeout_s = timeout_s
         self._proxies = proxies
         self._refusals = refusals
         self._connect = _connector()
-        self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._pause: asyncio.TimerHandle | None = None
-        self._loop.add_reader(sock.fileno(), self._accept)
-
-    @property
-    def starved(self) -> bool:
-        """True while it pauses, since the process is out of descriptors."""
-        return self._pause is not None
-
-    def close(self) -> None:
-        """Accepts no more; handshakes under way are broken off. The socket stays open."""
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        self._loop.remove_reader(self._sock.fileno())
-        for task in self._tasks:
-            task.cancel()
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS):
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                self._loop.remove_reader(self._sock.fileno())
-                self._pause = self._loop.call_later(PAUSE_S, self._go_on)
-                return
-            sock.setblocking(False)
-            task = self._loop.create_task(self._open(sock))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _go_on(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._sock.fileno(), self._accept)
-        self._accept()
+        super().__init__(sock)
 
     async def _open(self, sock: socket.socket) -> None:
         address = _peer(sock)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from browser.conftest import ServerProcess, mint
+from heartwire.closing import CAUSES, Advice
 from heartwire.testing import FramePeer
 
 if TYPE_CHECKING:
@@ -204,6 +205,34 @@ def test_close_is_for_good(page: Page, serve: Callable[..., ServerProcess], toke
     assert page.evaluate("sent") == "closed"
     server.restart()
     assert states(page) == ["connecting", "open", "closed"]
+
+
+# An open connection is closed with each of the codes; the states that follow.
+CLOSED_WITH = """async (codes) => {
+    const { Heartwire } = await import("/heartwire.js");
+    const sockets = [];
+    globalThis.WebSocket = class { constructor() { sockets.push(this); } send() {} close() {} };
+    const data = JSON.stringify({ event: "connected", data: { client_id: "a", ping_interval_ms: 60000 } });
+    return Promise.all(codes.map(async (code, i) => {
+        const wire = new Heartwire("/ws", { minDelay: 60000 });
+        while (!sockets[i]) await new Promise((resolve) => setTimeout(resolve));
+        sockets[i].onmessage({ data });
+        sockets[i].onclose({ code, reason: "" });
+        return wire.state;
+    }));
+}"""
+UNKNOWN = (1005, 1010, 3999, 4000, 4499, 4599, 4999)
+
+
+def test_close_codes_say_what_to_do(page: Page, serve: Callable[..., ServerProcess]) -> None:
+    """As the table of protocol.md 4; after a code that is not in it, the client comes back."""
+    page.goto(serve().url + "/health")
+    wanted = dict.fromkeys(UNKNOWN, "waiting") | {
+        cause.code: "closed" if cause.advice in (Advice.FIX, Advice.STAY_AWAY) else "waiting"
+        for cause in CAUSES.values()
+        if cause.code is not None
+    }
+    assert dict(zip(wanted, page.evaluate(CLOSED_WITH, list(wanted)), strict=True)) == wanted
 
 
 @pytest.mark.parametrize("drawn", [0.0, 0.25, 0.999])

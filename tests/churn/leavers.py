@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import socket
 import struct
@@ -13,13 +12,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from links import SLOWER
+
 HEAD = (
     "GET /ws?token={} HTTP/1.1\r\nHost: churn\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 JOIN = b'{"action":"join_channel","channel":"lobby"}'
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-SLOWER = float(os.environ.get("HEARTWIRE_CHURN_SLOWER") or 1)  # than an ordinary build: sanitizers, valgrind
 PATIENCE_S = 20.0 * SLOWER
 
 

@@ -1,7 +1,7 @@
 """Hundreds of connections that leave in every way, again and again: nothing is left, nothing is logged twice.
 
 A few seconds in each test here; HEARTWIRE_CHURN_S=20 (`make churn`) makes each round longer. Where programs
-are slower (`make asan`, `make valgrind`), HEARTWIRE_CHURN_SLOWER says by how much: fewer clients, more time.
+are slower (`make asan`, `make valgrind`), HEARTWIRE_SLOWER says by how much: fewer clients, more time.
 HEARTWIRE_CHURN_UNDER is a command under which the server runs.
 """
 
@@ -25,9 +25,9 @@ from typing import Any
 import jwt
 import pytest
 
-from churn.leavers import PATIENCE_S, SLOWER, WAYS, Churn, differences
+from churn.leavers import PATIENCE_S, WAYS, Churn, differences
 from heartwire import Client, Server
-from links import LINKS
+from links import LINKS, SLOWER
 
 CHURN_S = float(os.environ.get("HEARTWIRE_CHURN_S") or 1.5)
 pytestmark = pytest.mark.timeout((120 + 6 * CHURN_S) * SLOWER)

@@ -12,10 +12,11 @@ import pytest
 
 from hostile.peer import PATIENCE_S
 from hostile.watched import Attack, ServerProcess, Witness
-from links import LINKS
+from links import LINKS, SLOWER
 
 # No pings but where they are tested: the first comes at any time.
-OPTIONS = {"handshake_timeout": 0.4, "message_timeout": 0.4, "close_timeout": 0.4, "ping_interval": 3600}
+TIMEOUTS = dict.fromkeys(("handshake_timeout", "message_timeout", "close_timeout"), 0.4 * SLOWER)
+OPTIONS = {**TIMEOUTS, "ping_interval": 3600}
 
 
 @pytest.fixture(scope="module", params=LINKS)

@@ -8,9 +8,11 @@ import socket
 import struct
 from typing import Any
 
+from links import SLOWER
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-PATIENCE_S = 10.0
+PATIENCE_S = 10.0 * SLOWER
 
 
 def frame(

@@ -10,6 +10,7 @@ import pytest
 
 from hostile.peer import BINARY, CLOSE, CONT, PING, PONG, TEXT, Peer, close, frame, text
 from hostile.watched import Attack, ServerProcess
+from links import SLOWER
 
 MIB = 1 << 20
 FRAGMENTS_MOST = 16384  # `max_fragments`
@@ -146,7 +147,7 @@ def test_never_reading(server: ServerProcess, name: str) -> None:
     for peer in peers:
         thread = flooded(peer, DEAF[name])
         thread.join()  # all of it was taken, or the server has hung up
-    assert server.memory - before < 24 * MIB
+    server.assert_grown_less(before, 24 * MIB)
     for peer in peers:
         with peer:
             assert peer.socket.recv(1) != b""
@@ -155,7 +156,7 @@ def test_never_reading(server: ServerProcess, name: str) -> None:
 
 def test_never_ponging(attack: Attack) -> None:
     """A peer that reads and keeps silent: 4408."""
-    with attack(ping_interval=0.1, ping_timeout=0.3) as server, server.open() as peer:
+    with attack(ping_interval=0.1, ping_timeout=0.3 * SLOWER) as server, server.open() as peer:
         got = peer.frame()
         assert got is not None
         assert got[0] == PING
@@ -164,7 +165,7 @@ def test_never_ponging(attack: Attack) -> None:
 
 def test_wrong_pongs(attack: Attack) -> None:
     """Pongs for no ping are life all the same: any byte is."""
-    with attack(ping_interval=0.1, ping_timeout=0.3) as server, server.open() as peer:
+    with attack(ping_interval=0.1, ping_timeout=0.3 * SLOWER) as server, server.open() as peer:
         for _ in range(10):
             got = peer.frame()
             assert got is not None
@@ -232,7 +233,7 @@ def test_announced_bytes_cost_nothing(server: ServerProcess) -> None:
     with server.open() as peer:
         peer.send(text("1"))
         assert peer.message() == 1
-    assert server.memory - before < 8 * MIB
+    server.assert_grown_less(before, 8 * MIB)
     for peer in peers:
         peer.reset()
 

@@ -17,8 +17,9 @@ from typing import Any
 import jwt
 
 from hostile.peer import PATIENCE_S, Peer, text
+from links import SLOWER
 
-SANE_S = 1.0  # a round trip of the witness, on a machine that does other things too
+SANE_S = 1.0 * SLOWER  # a round trip of the witness, on a machine that does other things too
 
 
 class ServerProcess:
@@ -58,6 +59,10 @@ class ServerProcess:
         """Its resident bytes."""
         fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def assert_grown_less(self, before: int, most: int) -> None:
+        """By less than `most` bytes since `before`; where freed memory is kept back, that says nothing."""
+        assert SLOWER > 1 or self.memory - before < most
 
     def stop(self) -> None:
         """Ends it in an orderly way."""

@@ -18,9 +18,10 @@ from jwt.warnings import InsecureKeyLengthWarning
 from websockets.asyncio.client import ClientConnection, connect
 
 from heartwire import Client, Server
+from links import SLOWER
 
 SECRET = "a-secret-of-the-tests-long-enough-for-HS256"
-PATIENCE_S = 30.0  # what a test waits for something that has to come, on a machine that is busy too
+PATIENCE_S = 30.0 * SLOWER  # what a test waits for something that has to come, on a busy machine too
 QUIET_S = 0.05  # what it waits to see that nothing comes
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

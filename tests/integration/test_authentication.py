@@ -188,7 +188,7 @@ async def test_a_token_in_the_handshake_opens_at_once(gated: Server) -> None:
 
 
 async def test_anonymous_clients_listen(make: Make) -> None:
-    server = make(auth="optional", auth_timeout=0.1)
+    server = make(auth="optional")
     await server.start()
     async with json_client(server) as listener, json_client(server, token("bob")) as speaker:
         await listener.join("lobby")
@@ -199,6 +199,16 @@ async def test_anonymous_clients_listen(make: Make) -> None:
         assert (await listener.ask("authenticate", token=token("carol")))["data"]["user_id"] == "carol"
         await listener.send({"action": "send_message", "channel": "lobby"})
         assert (await listener.event("message"))["user_id"] == "carol"
+
+
+async def test_anonymous_clients_may_stay(make: Make) -> None:
+    """The time to authenticate is over when another server closes for it, whose client came later."""
+    optional, gated = make(auth="optional", auth_timeout=0.1), make(auth="message", auth_timeout=0.1)
+    await optional.start()
+    await gated.start()
+    async with json_client(optional) as listener, json_client(gated) as late:
+        assert (await late.closed())[0] == 4401
+        await listener.quiet()
 
 
 async def test_a_server_without_a_secret_accepts_no_tokens(make: Make) -> None:

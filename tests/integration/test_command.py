@@ -26,6 +26,11 @@ AS_SYSTEMD = (
     "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); os.set_inheritable(3, True); "
     "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); os.execv(sys.argv[2], sys.argv[2:])"
 )
+# Has so many descriptors, and may have so many.
+WITH_DESCRIPTORS = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, tuple(map(int, sys.argv[1:3]))); "
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 class Ended(NamedTuple):
@@ -151,12 +156,14 @@ async def test_sigterm_without_clients(run: Run) -> None:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_sigint_stops_now(run: Run, loop: str) -> None:
-    server = await run(loop=loop)
-    async with json_client(server, token()) as client:
+    server = await run("--drain-delay=60s", "--drain-window=60s", loop=loop)
+    async with AsyncExitStack() as crowd:
+        clients = [await crowd.enter_async_context(json_client(server, token())) for _ in range(5)]
         server.signal(signal.SIGINT)
-        code, reason = await client.closed()
-        assert code == 1001
-        assert reason.startswith("reconnect_in=")
+        for client in clients:
+            code, reason = await client.closed()
+            assert code == 1001
+            assert reason.startswith("reconnect_in=")
     ended = await server.ended()
     assert ended.status == 0
     assert "Traceback" not in ended.output
@@ -174,6 +181,22 @@ async def test_a_second_signal_stops_now(run: Run, second: signal.Signals) -> No
     ended = await server.ended()
     assert ended.status == 0
     assert "Traceback" not in ended.output
+
+
+async def test_what_a_drain_leaves_is_aborted(run: Run) -> None:
+    """A client that does not answer our CLOSE holds the process up for so long and no longer."""
+    server = await run(
+        "--drain-delay=0", "--drain-window=0", "--drain-timeout=0.5s", "--close-timeout=60s"
+    )
+    async with raw_peer(server.port) as peer:
+        peer.send(handshake(bearer=token()))
+        assert (await peer.answer()).status == 101
+        server.signal(signal.SIGTERM)
+        assert (await peer.close_frame())[0] == 1012
+        ended = await server.ended()
+        await peer.gone()
+    assert ended.status == 0
+    assert "cause=drain code=1012" in ended.output
 
 
 async def test_a_storm_of_signals(run: Run) -> None:
@@ -335,7 +358,13 @@ async def test_notify(run: Run, tmp_path: Path, kind: str) -> None:
         assert (await server.ended()).status == 0
 
 
-async def test_the_descriptor_limit_is_raised(run: Run) -> None:
-    server = await run()
-    soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-    assert soft == hard
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit(2)")
+async def test_the_descriptor_limit_is_raised_and_bounds_the_connections(run: Run) -> None:
+    """To the hard one; all but 256 of it are clients'."""
+    launcher = (sys.executable, "-c", WITH_DESCRIPTORS, "100", "266")
+    server = await run(launcher=launcher)
+    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (266, 266)
+    async with AsyncExitStack() as crowd:
+        for _ in range(10):
+            await crowd.enter_async_context(json_client(server, token()))
+        assert await status_of(server.port, handshake(bearer=token())) == 503

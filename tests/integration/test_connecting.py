@@ -189,12 +189,19 @@ async def test_on_disconnect_comes_after_the_last_handler(make: Make) -> None:
 
     server.on_disconnect(lambda client, cause: log.append(cause))
     await server.start()
-    async with raw_client(server, token()) as peer:
+    async with raw_client(server, token("bob")) as peer:
         await peer.event("connected")
+        peer.send_frame(TEXT, b'{"action":"join_channel","channel":"lobby"}')
+        await peer.event("joined_channel")
         peer.send_frame(TEXT, b"[1]")
         await held.wait()
+        assert (list(server.users), list(server.channels)) == (["bob"], ["lobby"])
         peer.reset()
         await until(lambda: not server.clients)  # at once, though the handler runs
+        stats = server.stats()
+        assert (stats["clients"], stats["users"], stats["channels"]) == (0, 0, 0)
+        assert not server.users
+        assert not server.channels
     assert log == []
     assert server.metrics.disconnects == {"peer_gone": 1}
     go_on.set()

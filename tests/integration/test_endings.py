@@ -118,6 +118,16 @@ async def test_the_application_closes(make: Make, code: int) -> None:
     await ends.only("server_closed")
 
 
+async def test_the_application_s_code_is_1000_unless_it_says_another(make: Make) -> None:
+    server = make()
+    ends = Ends(server)
+    await server.start()
+    async with json_client(server, token()) as client:
+        (await ends.client()).close()
+        assert await client.closed() == (1000, "")
+    await ends.only("server_closed")
+
+
 async def test_codes_that_are_not_the_application_s(make: Make) -> None:
     server = make()
     ends = Ends(server)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from heartwire import Client, Refusal, Server
+from heartwire import Client, Server
 from integration.peers import (
     CLOSE,
-    PATIENCE_S,
     TEXT,
     frame,
-    get,
     handshake,
     json_client,
     raw_client,
@@ -71,10 +70,7 @@ async def test_user_agents(make: Make) -> None:
             assert server.clients[connected["data"]["client_id"]].user_agent == expected
 
 
-@pytest.mark.parametrize(
-    ("strong", "weak"),
-    [("header", "subprotocol"), ("subprotocol", "cookie"), ("cookie", "query"), ("header", "query")],
-)
+@pytest.mark.parametrize(("strong", "weak"), list(itertools.combinations(places(""), 2)))
 async def test_the_first_place_with_a_token_decides(make: Make, strong: str, weak: str) -> None:
     server = make(auth_cookie="session")
     await server.start()
@@ -181,6 +177,17 @@ async def test_reject_close_upgrades_and_closes(
     assert sum(server.metrics.refusals.values()) == 1
 
 
+async def test_reject_close_selects_a_subprotocol_that_was_offered(make: Make) -> None:
+    """Else browsers give up on the connection, and do not learn the code."""
+    server = make(reject="close")
+    await server.start()
+    async with raw_peer(server) as peer:
+        peer.send(handshake("/ws", "Sec-WebSocket-Protocol: heartwire.bearer, no.token.at-all"))
+        answer = await peer.answer()
+        assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, "heartwire.bearer")
+        assert await peer.close_frame() == (4401, "token_invalid")
+
+
 async def test_reject_close_does_not_wear_out_the_capacity(make: Make) -> None:
     server = make(reject="close", max_connections=1)
     await server.start()
@@ -200,118 +207,6 @@ async def test_reject_close_keeps_the_status_of_what_no_browser_sends(make: Make
     await server.start()
     assert (await refusal(server, handshake(without=("Sec-WebSocket-Key",)))).status == 400
     assert (await refusal(server, handshake("/elsewhere"))).status == 404
-
-
-# ------------------------------------------------------------------ @server.authenticate
-
-
-@pytest.mark.parametrize("style", ["sync", "async"])
-async def test_a_handler_decides_instead_of_the_token(make: Make, style: str) -> None:
-    server = make(jwt_secret=[])
-    paths = []
-
-    def decide(request: Any) -> Any:
-        paths.append(
-            (request.path, request.query["name"], request.headers["X-Here"], request.remote_address[0])
-        )
-        name = request.query["name"]
-        if name == "nobody":
-            return None
-        if name == "banned":
-            raise Refusal(403, "banned", "go away")
-        return {"sub": name, "username": name.title(), "channels": ["private-*"]}
-
-    async def decide_later(request: Any) -> Any:
-        await asyncio.sleep(0)
-        return decide(request)
-
-    server.authenticate(decide if style == "sync" else decide_later)
-    await server.start()
-    async with json_client(server, path="/ws?name=carol", headers={"X-Here": "yes"}) as client:
-        (there,) = server.clients.values()
-        assert (there.user_id, there.username) == ("carol", "Carol")
-        await client.join("private-room")
-    answer = await refusal(server, handshake("/ws?name=nobody", "X-Here: yes"))
-    assert answer.status == 401
-    assert "www-authenticate" in answer.headers
-    answer = await refusal(server, handshake("/ws?name=banned", "X-Here: yes"))
-    assert (answer.status, answer.json["code"]) == (403, "banned")
-    assert paths[0] == ("/ws", "carol", "yes", "127.0.0.1")
-
-
-async def test_a_handler_may_refuse_by_closing(make: Make) -> None:
-    server = make(jwt_secret=[], reject="close")
-
-    @server.authenticate
-    async def nobody(request: Any) -> None:
-        await asyncio.sleep(0)
-
-    await server.start()
-    async with raw_peer(server) as peer:
-        peer.send(handshake())
-        assert (await peer.answer()).status == 101
-        assert await peer.close_frame() == (4401, "unauthenticated")
-
-
-async def test_a_handler_that_fails_is_a_500(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    server = make()
-
-    @server.authenticate
-    async def broken(request: Any) -> str:
-        raise KeyError("no such row")
-
-    await server.start()
-    answer = await refusal(server, handshake())
-    assert (answer.status, answer.json["code"]) == (500, "internal")
-    assert "no such row" not in answer.json["message"]
-    assert "no such row" in caplog.text
-
-
-async def test_a_handler_that_hangs_is_a_503_and_is_cancelled(make: Make) -> None:
-    server = make(handshake_timeout=0.1)
-    cancelled = asyncio.Event()
-
-    @server.authenticate
-    async def hang(request: Any) -> str:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        return "nobody"
-
-    await server.start()
-    answer = await refusal(server, handshake())
-    assert answer.status == 503
-    async with asyncio.timeout(PATIENCE_S):
-        await cancelled.wait()
-
-
-async def test_a_peer_that_leaves_while_it_is_judged(make: Make) -> None:
-    server = make()
-    asked, go_on = asyncio.Event(), asyncio.Event()
-    connected: list[Client] = []
-    server.on_connect(connected.append)
-
-    @server.authenticate
-    async def wait(request: Any) -> str:
-        asked.set()
-        await go_on.wait()
-        return "alice"
-
-    await server.start()
-    async with raw_peer(server) as peer:
-        peer.send(handshake())
-        async with asyncio.timeout(PATIENCE_S):
-            await asked.wait()
-        peer.reset()
-    async with raw_peer(server) as peer:  # served after the reset was seen
-        peer.send(get("/health"))
-        assert (await peer.answer()).status == 200
-    go_on.set()
-    await server.stop()
-    assert not server.clients
-    assert server.metrics.disconnects.total() == len(connected)
 
 
 # ------------------------------------------------------------------ Origin

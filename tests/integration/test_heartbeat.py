@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from heartwire import Client, Server
+from heartwire.testing import background_server
 from integration.peers import CLOSE, PATIENCE_S, PING, PONG, TEXT, Ends, json_client, raw_client, token, until
+from links import LINKS
 
 Make = Callable[..., Server]
 
@@ -215,6 +218,30 @@ async def test_deadlines_do_not_put_off_each_other(make: Make) -> None:
                 crowd.create_task(one())
 
 
+@pytest.mark.parametrize("link", LINKS)
+def test_idle_clients_cost_no_task_and_no_timer(link: str) -> None:
+    """The loop holds as many of both with forty clients as with none: the wheel has one timer for all."""
+
+    def costs() -> tuple[int, int]:
+        timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        return len(asyncio.all_tasks()), sum(not timer.cancelled() for timer in timers)
+
+    with background_server(link=link, loop="asyncio") as running, contextlib.ExitStack() as crowd:
+
+        def connect(count: int) -> None:
+            for _ in range(count):
+                peer = crowd.enter_context(running.peer())
+                assert peer.receive_text() is not None  # the welcome
+                peer.send_text('{"action":"ping"}')
+                assert peer.receive_text() is not None
+
+        connect(1)
+        before = running.call(costs)
+        connect(40)
+        assert len(running.call(lambda: dict(running.server.clients))) == 41
+        assert running.call(costs) == before
+
+
 # ------------------------------------------------------------------ the log
 
 
@@ -247,13 +274,16 @@ async def test_a_normal_end_is_told_once(make: Make, caplog: pytest.LogCaptureFi
     }
 
 
-async def test_a_clean_shutdown_is_told_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    server = make(ping_interval=0.05)
+@pytest.mark.parametrize("how", ["stop", "drain"])
+async def test_a_clean_shutdown_is_told_once(
+    make: Make, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    server = make(ping_interval=0.05, drain_delay=0, drain_window=0)
     ends = Ends(server)
     await server.start()
     async with json_client(server, token()):
         there = await ends.client()
-        await server.stop()
+        await getattr(server, how)()
     assert lines(caplog, there) == [(logging.DEBUG, UNREGISTERED.format(there.id))]
     assert server.metrics.ping_stopped["unregistered"] == 1
 

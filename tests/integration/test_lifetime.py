@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -29,6 +32,39 @@ Make = Callable[..., Server]
 
 
 # ------------------------------------------------------------------ start and stop
+
+
+RUN = """
+import gc, logging, signal
+from heartwire import Server
+
+class Look(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage()[:9], gc.get_freeze_count(), flush=True)
+
+server = Server(port=0, jwt_secret="x" * 32)
+logging.getLogger("heartwire").addHandler(Look())
+logging.getLogger("heartwire").setLevel("INFO")
+
+server.run()
+print("ended", gc.get_freeze_count())
+"""
+
+
+def test_run_spares_the_collector_what_stays() -> None:
+    with subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        try:
+            said = [program.stdout.readline().split()]
+            program.send_signal(signal.SIGINT)
+            rest, _ = program.communicate(timeout=PATIENCE_S)
+        finally:
+            program.kill()
+    said += [line.split() for line in rest.splitlines()]
+    assert said[0][0] == "listening"
+    counts = {name: int(count) for name, count in said}
+    assert counts["stopping"] > 10_000
+    assert counts["ended"] == 0
 
 
 async def test_async_with(link: str) -> None:

@@ -20,6 +20,8 @@ from integration.peers import (
     until,
 )
 from links import needs_deflate
+from publisher import publisher
+from signing import jwk_set, key_pair
 
 Make = Callable[..., Server]
 
@@ -68,6 +70,18 @@ async def test_connect_rate(make: Make, caplog: pytest.LogCaptureFixture) -> Non
         pass
     assert server.stats()["refusals"]["429 connect_rate"] == 3
     assert lines(caplog).count("refused: 429 connect_rate, from 127.0.0.1") == 1
+
+
+async def test_a_request_counts_once_for_the_connect_rate(make: Make) -> None:
+    """Also one that is judged in two steps, since its key has to be asked for."""
+    async with publisher(jwk_set(key_pair("ES256"))) as provider:
+        server = make(jwt_secret=[], jwks_url=provider.url, connect_rate=0.01, connect_burst=2)
+        await server.start()
+        for number in range(2):
+            new = key_pair("ES256", f"new-{number}")
+            answer = await refusal(server, handshake(bearer=new.token()))
+            assert (answer.status, answer.json["code"]) == (401, "token_invalid")
+        assert (await refusal(server, handshake())).status == 429
 
 
 async def test_full_comes_before_the_connect_rate(make: Make) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 
 from heartwire import Server
 from integration.peers import (
     PATIENCE_S,
-    Ends,
     get,
     handshake,
     json_client,
@@ -61,28 +62,100 @@ async def test_every_refusal_is_an_http_answer(server: Server, head: bytes, stat
         assert answer.headers["allow"] == "GET"
 
 
-async def test_what_is_judged_first(make: Make) -> None:
-    """One request after the other loses the first of its faults, and is told the next."""
-    server = make(max_connections=1)
-    ends = Ends(server)
+@pytest.mark.parametrize(
+    ("head", "status"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+async def test_every_refusal_on_a_kept_alive_connection(server: Server, head: bytes, status: int) -> None:
+    """What comes behind a plain request is answered as it would be on a connection of its own."""
+    async with raw_peer(server) as peer:
+        peer.send(get("/health"))
+        assert (await peer.answer()).status == 200
+        peer.send(head)
+        answer = await peer.answer()
+        assert (answer.status, set(answer.json)) == (status, {"code", "message"})
+        assert answer.headers["connection"] == "close"
+        peer.send(b"abc")  # the body that one of them announced
+        assert await peer.eof() == b""
+
+
+class Faults(NamedTuple):
+    """A request that breaks these rules; 503 and 429 are the server's state."""
+
+    statuses: tuple[int, ...]
+
+    @property
+    def head(self) -> bytes:
+        broken = self.statuses
+        lines = ["Host: another"] if 400 in broken else []
+        lines += ["Sec-WebSocket-Version: 8"] if 426 in broken else []
+        lines += ["Origin: https://evil.example"] if 403 in broken else []
+        return handshake(
+            "/elsewhere" if 404 in broken else "/ws", *lines,
+            bearer=None if 401 in broken else token(),
+            without=VERSION if 426 in broken else (),
+            method="POST" if 405 in broken else "GET",
+            version="HTTP/1.0" if 505 in broken else "HTTP/1.1",
+        )  # fmt: skip
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of a server that is in that state once it has one client."""
+        full = {"max_connections": 1} if 503 in self.statuses else {}
+        return full | ({"connect_rate": 0.01, "connect_burst": 1} if 429 in self.statuses else {})
+
+
+IN_ORDER = (400, 505, 405, 404, 426, 503, 429, 403, 401)
+PAIRS = [Faults(pair) for pair in itertools.combinations(IN_ORDER, 2)]
+
+
+@pytest.mark.parametrize("faults", PAIRS, ids=lambda faults: "{} {}".format(*faults.statuses))
+async def test_of_two_broken_rules_the_first_is_told(make: Make, faults: Faults) -> None:
+    """Each pair of them, on a connection of its own and on one that has served a request."""
+    server = make(**faults.options)
     await server.start()
-    bad_origin = "Origin: https://evil.example"
-    lines = (bad_origin, "Sec-WebSocket-Version: 8")
-    old, elsewhere = "HTTP/1.0", "/elsewhere"
     async with json_client(server, token()):
-        heads = [
-            (handshake(elsewhere, *lines, "Host: b", without=VERSION, method="POST", version=old), 400),
-            (handshake(elsewhere, *lines, without=VERSION, method="POST", version=old), 505),
-            (handshake(elsewhere, *lines, without=VERSION, method="POST"), 405),
-            (handshake(elsewhere, *lines, without=VERSION), 404),
-            (handshake("/ws", *lines, without=VERSION), 426),
-            (handshake("/ws", bad_origin), 503),
-        ]
-        for head, status in heads:
-            assert (await refusal(server, head)).status == status
-    assert await ends.cause() == "client_closed"
-    assert (await refusal(server, handshake("/ws", bad_origin))).status == 403
-    assert (await refusal(server, handshake("/ws"))).status == 401
+        assert (await refusal(server, faults.head)).status == faults.statuses[0]
+        async with raw_peer(server) as peer:
+            peer.send(get("/health"))
+            assert (await peer.answer()).status == 200
+            peer.send(faults.head)
+            answer = await peer.answer()
+            assert await peer.eof() == b""
+        assert (answer.status, set(answer.json)) == (faults.statuses[0], {"code", "message"})
+        assert answer.headers["connection"] == "close"
+
+
+async def test_a_draining_server_judges_in_the_same_order(make: Make) -> None:
+    server = make(drain_delay=60)
+    await server.start()
+    async with json_client(server, token()):
+        draining = asyncio.create_task(server.drain())
+        await asyncio.sleep(0)
+        for status in (400, 505, 405, 404, 426):
+            assert (await refusal(server, Faults((status,)).head)).status == status
+        for status in (403, 401, 200):
+            answer = await refusal(server, Faults((status,)).head)
+            assert (answer.status, answer.json["code"]) == (503, "draining")
+        await server.stop()
+        await draining
+
+
+async def test_a_head_that_is_too_large_comes_before_a_full_server(make: Make) -> None:
+    server = make(max_connections=1)
+    await server.start()
+    async with json_client(server, token()):
+        assert (await refusal(server, handshake("/ws", "X-Long: " + "x" * 20_000))).status == 431
+
+
+async def test_the_largest_head(server: Server) -> None:
+    """16 KiB, the empty line at its end included, are taken."""
+    bearer = token()
+    room = 16_384 - len(handshake("/ws", "X-Long: ", bearer=bearer))
+    async with raw_peer(server) as peer:
+        peer.send(handshake("/ws", "X-Long: " + "x" * room, bearer=bearer))
+        assert (await peer.answer()).status == 101
+    answer = await refusal(server, handshake("/ws", "X-Long: " + "x" * (room + 1), bearer=bearer))
+    assert (answer.status, answer.json["code"]) == (431, "head_too_large")
 
 
 async def test_a_head_that_is_too_large(server: Server) -> None:

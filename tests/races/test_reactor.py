@@ -287,3 +287,23 @@ def test_a_hang_up_of_one_is_none_of_the_next_tenant_of_its_slot(sockets: Socket
     (tenant,) = tenants
     assert tenant.is_open
     assert sockets.of("left") == ["server_closed"]
+
+
+def test_out_of_descriptors_the_listeners_pause_for_a_tenth_of_a_second(sockets: Sockets) -> None:
+    """Who comes meanwhile waits in the kernel, and is taken when the pause is over."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        reactor = sockets.reactor
+        reactor.listen(listener.fileno())
+        reactor.starve()
+        with socket.create_connection(listener.getsockname()) as theirs:
+            theirs.sendall(HEAD)
+            sockets.clock.advance(0.09)
+            sockets.turn()
+            assert reactor.starved
+            assert sockets.conns == []
+            sockets.clock.advance(0.02)
+            assert not reactor.starved
+            sockets.turn()
+            assert len(sockets.conns) == 1
+        reactor.unlisten(listener.fileno())

@@ -31,6 +31,11 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert (config.auth, config.reject) == ("handshake", "status")
     assert (config.query_token, config.welcome, config.allow_no_exp, config.keep_request) == (1, 1, 0, 0)
     assert (config.backlog, config.handler_timeout, config.token_grace) == (4096, 30, 0)
+    assert (config.log_level, config.log_format, config.compression) == ("info", "text", "off")
+    assert (config.max_connections, config.max_connections_per_address, config.max_connections_per_user,
+            config.connect_rate, config.message_rate, config.byte_rate) == (None, 0, 0, 0, 0, 0)  # fmt: skip
+    assert (config.unix, config.reuse_port, config.auth_cookie, config.origin) == (None, False, None, ())
+    assert (config.ping_always, config.metrics_public, config.api_key) == (False, False, ())
 
 
 def test_every_default_fits_its_own_option() -> None:

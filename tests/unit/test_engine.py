@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from heartwire._core.link import Link, Sink
 from heartwire.testing import CLOSE, TEXT, FakeLink, ManualClock, RecordingSink, build_frame
 from pair import Pair, texts
 
+ROOT = Path(__file__).parents[2]
 TICK_S = 0.010
 
 
@@ -34,6 +37,16 @@ class Expiries(RecordingSink):
         assert which == "read"
         assert conn not in self.at
         self.at[conn] = self.clock.time()
+
+
+def test_its_clock_is_the_monotonic_one() -> None:
+    """Which nobody corrects: a wall clock set back must not keep the dead, nor one set forward kill."""
+    clock = (ROOT / "csrc" / "clock.c").read_text(encoding="utf-8")
+    posix = re.findall(r"uint64_t hw_clock_us\(void\) \{ return read_us\((\w+)\); \}", clock)
+    assert posix == ["CLOCK_MONOTONIC"]
+    engine = (ROOT / "src" / "heartwire" / "_core" / "engine.pyx").read_text(encoding="utf-8")
+    update = engine.split("cdef void update_clock(self) noexcept:")[1].split("\n\n")[0]
+    assert re.findall(r"us = (hw_\w+)\(\)", update) == ["hw_clock_us"]
 
 
 def test_deadlines_pass_in_time_and_never_early(rng: random.Random) -> None:

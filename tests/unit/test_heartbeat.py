@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,9 +34,16 @@ NIL = (logging.WARNING, "Client {} connection became nil during ping")
 FAILED = (logging.ERROR, "Failed to send ping to client {}: {}")
 
 
-def wired() -> Dispatcher:
+def test_the_documentation_has_the_lines() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "logs.md").read_text(encoding="utf-8")
+    reasons = ("invalid", "unregistered", "nil_during_ping", "send_error")
+    for (level, line), reason in zip((INVALID, UNREGISTERED, NIL, FAILED), reasons, strict=True):
+        assert f"| `{line.format('X', '<error>')}` | {logging.getLevelName(level)} | `{reason}` |" in page
+
+
+def wired(**options: Any) -> Dispatcher:
     """A server's sink as the server wires it, which lets anybody in."""
-    config = ServerConfig.from_kwargs(auth="optional", welcome=False)
+    config = ServerConfig.from_kwargs(auth="optional", welcome=False, **options)
     dispatcher = Dispatcher()
     dispatcher.configure(ping_interval=30, ping_timeout=60)
     dispatcher.handlers = Handlers()

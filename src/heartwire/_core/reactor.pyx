@@ -215,7 +215,7 @@ cdef class Reactor(Link):
             self.starved = True
             for fd in self.listeners:
                 epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, NULL)
-            self.engine.call_later(PAUSE_MS / 1000, self.recover)
+            self.engine.call_later(PAUSE_MS / 1000.0, self.recover)  # not 1000: C would make 0 of it
 
     def recover(self):
         """Ends a pause of the listeners."""
