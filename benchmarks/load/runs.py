@@ -11,8 +11,6 @@ from .load_generator import LoadFailed
 from .scenarios import Bench, Sample, Scenario
 from .servers import Contestant, ServerFailed
 
-SATURATED = 0.97
-
 
 @dataclass
 class Outcome:
@@ -133,7 +131,7 @@ def _accepted(
         except (LoadFailed, ServerFailed) as problem:
             outcome.problems.append(f"{contestant}: {problem}")
             return None
-        if sample.busiest_core is None or sample.busiest_core >= SATURATED:
+        if sample.busiest_core is None or sample.busiest_core >= plan.scenario.busy_from:
             return sample
         outcome.rejected[contestant].append(sample)
     return None
