@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from heartwire.transport import TransportLink
@@ -52,7 +52,7 @@ class Listener:
     def _accept(self) -> None:
         for _ in range(ACCEPTS):
             try:
-                sock, _ = self._sock.accept()
+                sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -62,7 +62,7 @@ class Listener:
                 self._pause = self._loop.call_later(PAUSE_S, self._go_on)
                 return
             sock.setblocking(False)
-            task = self._loop.create_task(self._open(sock))
+            task = self._loop.create_task(self._open(sock, _peer(address)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -71,8 +71,9 @@ class Listener:
         self._loop.add_reader(self._sock.fileno(), self._accept)
         self._accept()  # at once, so that readiness does not say 200 for a moment while there is still none
 
-    async def _open(self, sock: socket.socket) -> None:
-        """Gives an accepted socket its transport, or closes it."""
+    async def _open(self, sock: socket.socket, peer: tuple[str, int] | None) -> None:
+        """Gives an accepted socket its transport, or closes it. Where the peer is, the socket itself cannot
+        say any more if it has gone meanwhile."""
         raise NotImplementedError
 
 
@@ -81,18 +82,28 @@ class PlainListener(Listener):
 
     Args:
         sock: listens, non-blocking.
-        make_link: a protocol for the transport.
+        make_link: a protocol for the transport, given the peer's address; None: a Unix socket.
     """
 
-    def __init__(self, sock: socket.socket, make_link: Callable[[], TransportLink]) -> None:
+    def __init__(
+        self, sock: socket.socket, make_link: Callable[[tuple[str, int] | None], TransportLink]
+    ) -> None:
         self._make_link = make_link
         super().__init__(sock)
 
-    async def _open(self, sock: socket.socket) -> None:
+    async def _open(self, sock: socket.socket, peer: tuple[str, int] | None) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make_link, sock)
+            await self._loop.connect_accepted_socket(lambda: self._make_link(peer), sock)
         except OSError:  # it has gone already
             sock.close()
         except BaseException:
             sock.close()
             raise
+
+
+def _peer(address: Any) -> tuple[str, int] | None:
+    """What `accept` said, as limits, logs and `remote_address` have it."""
+    if not isinstance(address, tuple):
+        return None
+    host: str = address[0].partition("%")[0]
+    return host.removeprefix("::ffff:") if "." in host else host, address[1]

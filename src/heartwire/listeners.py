@@ -177,7 +177,7 @@ class Listeners:
                 server = await self._loop.create_server(self.link, sock=sock, backlog=self._config.backlog)
                 self._servers.append(server)
             return
-        self._listeners = [PlainListener(sock, self.link) for sock in self.sockets]
+        self._listeners = [PlainListener(sock, lambda peer: self.link(address=peer)) for sock in self.sockets]
 
     def _accept_tls(self, sock: socket.socket, tls: ServerTls) -> TlsListener:
         return TlsListener(

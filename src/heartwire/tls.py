@@ -100,7 +100,7 @@ class TlsListener(Listener):
     Args:
         sock: listens, non-blocking.
         tls: the certificates.
-        make_link: a protocol for the transport, given the peer's address where a PROXY header told it.
+        make_link: a protocol for the transport, given the peer's address, by a PROXY header or `accept`.
         timeout_s: for the PROXY header, and for the handshake.
         proxies: who begins with a PROXY header; None: nobody.
         refusals: hears of handshakes that failed.
@@ -124,13 +124,13 @@ class TlsListener(Listener):
         self._connect = _connector()
         super().__init__(sock)
 
-    async def _open(self, sock: socket.socket) -> None:
-        address = _peer(sock)
+    async def _open(self, sock: socket.socket, peer: Address | None) -> None:
+        address = peer or ("", 0)
         try:
             async with asyncio.timeout(self._timeout_s):
                 told = await self._introduction(sock, address[0])
             await self._connect(
-                self._loop, lambda: self._make_link(told), sock, ssl=self._tls.context,
+                self._loop, lambda: self._make_link(told or peer), sock, ssl=self._tls.context,
                 ssl_handshake_timeout=self._timeout_s, ssl_shutdown_timeout=GOODBYE_S,
             )  # fmt: skip
         except OSError:  # ssl.SSLError, TimeoutError and ConnectionError among them
@@ -167,14 +167,3 @@ def _connector() -> Callable[..., Awaitable[Any]]:
 
 def _connect(loop: asyncio.AbstractEventLoop, *args: Any, **options: Any) -> Awaitable[Any]:
     return loop.connect_accepted_socket(*args, **options)
-
-
-def _peer(sock: socket.socket) -> Address:
-    try:
-        address = sock.getpeername()
-    except OSError:  # it has gone already
-        return "", 0
-    if not isinstance(address, tuple):
-        return "", 0
-    host = address[0].partition("%")[0]
-    return host.removeprefix("::ffff:") if "." in host else host, address[1]

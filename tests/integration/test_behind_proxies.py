@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -155,3 +156,15 @@ async def test_http_and_a_later_upgrade_on_the_same_connection(make: Make) -> No
         assert (await ends.client()).remote_address == ("203.0.113.9", 50000)
     async with asyncio.timeout(PATIENCE_S):
         await ends.cause()
+
+
+async def test_a_proxy_that_has_gone_again_before_it_is_accepted(make: Make) -> None:
+    """Health checks of proxies reset at once: the header they sent is still one."""
+    server = make(trusted_proxy=["127.0.0.1"], proxy_protocol=True)
+    await server.start()
+    accepted = server.stats()["bytes_in"]
+    with socket.create_connection(("127.0.0.1", server.port)) as check:  # the loop does not run meanwhile
+        check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        check.sendall(V2)
+    await until(lambda: server.stats()["bytes_in"] > accepted)
+    assert server.stats()["refusals"] == {}
