@@ -36,8 +36,8 @@ build: $(VENV)/.built
 serve: build
 	exec $(BIN)/socket-server --port 8085 --jwt-secret test-jwt-secret
 
-# So many test processes side by side: much of a test is waiting.
-JOBS ?= 2
+# So many test processes side by side: much of a test is waiting, so more than there are cores.
+JOBS ?= 3
 test: build
 	$(BIN)/pytest -n $(JOBS) $(ARGS)
 
