@@ -9,6 +9,16 @@ from heartwire._core.engine import Engine
 from heartwire._core.link import Sink
 from heartwire.testing import FakeLink, Frame, FramePeer, ManualClock, RecordingSink
 
+HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+def unopened(**settings: Any) -> tuple[ManualClock, FakeLink, RecordingSink]:
+    """A connection whose request has not come yet."""
+    clock = ManualClock()
+    sink = RecordingSink(accept=False, **{"ping_interval": 0, **settings})
+    return clock, FakeLink(clock.engine(), sink), sink
+
 
 class Pair:
     """An OPEN connection over a FakeLink, and its peer. Without `ping_interval`, nothing pings.

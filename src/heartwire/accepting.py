@@ -74,7 +74,7 @@ class Listener:
     async def _open(self, sock: socket.socket, peer: tuple[str, int] | None) -> None:
         """Gives an accepted socket its transport, or closes it. Where the peer is, the socket itself cannot
         say any more if it has gone meanwhile."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: with and without TLS there are other transports
 
 
 class PlainListener(Listener):

@@ -14,22 +14,10 @@ from heartwire.testing import (
     BINARY,
     PONG,
     TEXT,
-    FakeLink,
     FramePeer,
-    ManualClock,
     RecordingSink,
 )
-from pair import Pair, texts
-
-HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
-ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-
-
-def unopened(**settings: Any) -> tuple[ManualClock, FakeLink, RecordingSink]:
-    clock = ManualClock()
-    sink = RecordingSink(accept=False, **{"ping_interval": 0, **settings})
-    return clock, FakeLink(clock.engine(), sink), sink
-
+from pair import ANSWER, Pair, texts
 
 # ------------------------------------------------------------------ any call in any state
 

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from heartwire import ConnectionClosed
 from heartwire.testing import (
     CLOSE,
     TEXT,
-    FakeLink,
-    ManualClock,
-    RecordingSink,
     build_frame,
 )
-from pair import Pair
-
-HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
-ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-
-
-def unopened(**settings: Any) -> tuple[ManualClock, FakeLink, RecordingSink]:
-    clock = ManualClock()
-    sink = RecordingSink(accept=False, **{"ping_interval": 0, **settings})
-    return clock, FakeLink(clock.engine(), sink), sink
-
+from pair import ANSWER, HEAD, Pair, unopened
 
 # ------------------------------------------------------------------ the beginning
 
