@@ -76,6 +76,13 @@ def test_verify_token(beside: Any, tools: Any, bearer: str) -> None:
     assert verifier.verify(bearer).user_id == "anna"
     signed = bearer.rpartition(".")[0].encode()
 
+    class Forgetful(set[Any]):
+        def add(self, element: object) -> None:
+            """No header is remembered: PyJWT judges each token whole."""
+
+    whole = TokenVerifier(KeyRing(secret_keys([tools.SECRET])))
+    whole._signatures._accepted = Forgetful()
+
     def pyjwt() -> Any:
         return jwt.decode(bearer, tools.SECRET, algorithms=["HS256"])
 
@@ -84,6 +91,7 @@ def test_verify_token(beside: Any, tools: Any, bearer: str) -> None:
         (verifier.verify, bearer),
         limit_hmac=(hmac.digest, tools.SECRET.encode(), signed, "sha256"),
         PyJWT=(pyjwt,),
+        whole=(whole.verify, bearer),
     )
 
 

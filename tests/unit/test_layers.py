@@ -24,7 +24,7 @@ LAYERS = (
     ("http_head",),
     ("limits", "origin", "proxies", "refusals"),
     ("credentials", "keys"),
-    ("token_cache", "revocation"),
+    ("token_cache", "revocation", "signatures"),
     ("keyring", "jwks", "auth", "handshake"),
     ("verification",),
     ("transport", "accepting"),
