@@ -4,12 +4,14 @@
  * NOT a server to put anywhere but in this benchmark, on loopback.
  *
  *   build:  gcc -O3 -march=native -std=gnu11 -Wall -Wextra -o ceiling ceiling.c
- *   use:    ceiling PORT echo|fanout
+ *   use:    ceiling PORT echo|fanout [PING_MS]
  *
  * echo    every text or binary message goes back to its sender; the frames that arrived in
  *         one read leave in one send().
  * fanout  what arrives on a connection opened with the path /pub goes to every connection
  *         opened with another path: one frame, built once, one send() a member.
+ * PING_MS every connection of the two is sent an empty ping once in so many milliseconds,
+ *         a tenth of a second's worth of them at a time.
  * Pings are answered, close frames answered and followed by the end of the connection.
  * One receive buffer serves all connections; a connection holds memory of its own only
  * while a frame is incomplete or unsent.
@@ -27,10 +29,12 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define READ_BYTES (256u * 1024u)
 #define MESSAGE_LIMIT (16u * 1024u * 1024u)
+#define TICK_MS 100
 
 typedef struct conn {
     int fd;
@@ -44,6 +48,9 @@ typedef struct conn {
 
 static int ep, listener;
 static bool fanout;
+static int64_t ping_ms, next_tick;
+static uint64_t ping_credit; /* pings due, times ping_ms */
+static uint32_t pinged;      /* the member pinged last */
 static uint8_t *buf, *reply;
 static conn **members, *doomed;
 static uint32_t n_members, cap_members;
@@ -212,7 +219,7 @@ static ssize_t handshake(conn *c, const uint8_t *p, size_t n) {
                      "Sec-WebSocket-Accept: %s\r\n\r\n", accept);
     c->open = true;
     c->publisher = !strncmp(s + 4, "/pub", 4);
-    if (fanout && !c->publisher) join(c);
+    if ((fanout || ping_ms) && !c->publisher) join(c);
     return put(c, (const uint8_t *)answer, (size_t)k) ? e + 4 - s : -1;
 }
 static void readable(conn *c) {
@@ -253,13 +260,30 @@ static void accept_some(void) {
         if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e)) die("epoll_ctl");
     }
 }
+/* Pings whose turn it is; returns the milliseconds until the next tick, -1 for never. */
+static int ping_some(void) {
+    if (!ping_ms) return -1;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    int64_t now = t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+    if (!next_tick) next_tick = now + TICK_MS;
+    if (now < next_tick) return (int)(next_tick - now);
+    next_tick = now + TICK_MS;
+    ping_credit += (uint64_t)n_members * TICK_MS;
+    for (; ping_credit >= (uint64_t)ping_ms && n_members; ping_credit -= (uint64_t)ping_ms) {
+        pinged = pinged ? (pinged < n_members ? pinged : n_members) - 1 : n_members - 1;
+        put(members[pinged], (const uint8_t *)"\x89", 2);
+    }
+    return TICK_MS;
+}
 
 int main(int argc, char **argv) {
-    if (argc != 3 || (strcmp(argv[2], "echo") && strcmp(argv[2], "fanout"))) {
-        fprintf(stderr, "usage: ceiling PORT echo|fanout\n");
+    if (argc < 3 || argc > 4 || (strcmp(argv[2], "echo") && strcmp(argv[2], "fanout"))) {
+        fprintf(stderr, "usage: ceiling PORT echo|fanout [PING_MS]\n");
         return 2;
     }
     fanout = !strcmp(argv[2], "fanout");
+    ping_ms = argc > 3 ? atoi(argv[3]) : 0;
     signal(SIGPIPE, SIG_IGN);
     struct rlimit rl;
     getrlimit(RLIMIT_NOFILE, &rl);
@@ -278,7 +302,7 @@ int main(int argc, char **argv) {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL}, ev[512];
     epoll_ctl(ep, EPOLL_CTL_ADD, listener, &e);
     for (;;) {
-        int n = epoll_wait(ep, ev, 512, -1);
+        int n = epoll_wait(ep, ev, 512, ping_some());
         for (int i = 0; i < n; i++) {
             conn *c = ev[i].data.ptr;
             if (!c) accept_some();

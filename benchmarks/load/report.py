@@ -242,8 +242,8 @@ _METHOD = """\
 - heartwire is used by its public API: `on_message` with `send_json`, `on_text` with `send_text`, and the
   built-in `join_channel` and `send_message`. The peers decode and encode with orjson, gorilla with
   encoding/json.
-- The ceiling is `ceiling.c`, the least an epoll server can do: no JSON, no tokens, no limits. In fan-out it
-  sends the bare 64 bytes, where heartwire sends them in its envelope, one broadcast at a time.
+- The ceiling is `ceiling.c`, the least an epoll server can do: no JSON, no tokens, no limits, no deadlines.
+  In fan-out it sends the bare 64 bytes, where heartwire sends them in its envelope, one broadcast at a time.
 - Memory is the growth of the proportional set size between two crowds of one process."""
 
 _LIMITS = """\

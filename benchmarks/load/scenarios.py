@@ -379,7 +379,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "CPU while 10,000 idle clients are pinged every 10 s",
         "% of a core",
         False,
-        PEERS,
+        _ALL,
         _ping_cost,
         ("heartwire",),
         slow=True,

@@ -155,7 +155,8 @@ def _server_command(
     contestant: Contestant, mode: str, port: int, programs: Programs, ping_interval_s: float
 ) -> list[str]:
     if contestant.server == "ceiling":
-        return [str(programs.ceiling), str(port), "fanout" if mode == "fanout" else "echo"]
+        pings = [f"{ping_interval_s * 1000:.0f}"] if ping_interval_s else []
+        return [str(programs.ceiling), str(port), "fanout" if mode == "fanout" else "echo", *pings]
     options = ["--port", str(port), "--mode", mode, "--ping-interval", str(ping_interval_s)]
     if contestant.server == "gorilla":
         assert programs.gorilla is not None
