@@ -9,7 +9,7 @@ drives them over an instrumented build of the core. `csrc` is C alone, under Add
 UndefinedBehaviorSanitizer. An input that breaks something is left in build/fuzz/TARGET-*; run it again by
 `HEARTWIRE_FUZZ_INPUT=build/fuzz/frames-crash-… python -m fuzz frames`.
 
-Exit status: 0 if nothing was found.
+Exit status: 0 if nothing was found, and with --keep the corpora were written.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def main() -> int:
             TARGETS[name].one_input(Path(again).read_bytes())
         return 0
     BUILD.mkdir(parents=True, exist_ok=True)
-    found = [name for name in options.targets or LONGEST if not run(name, options.seconds, options.keep)]
-    if found:
-        print(f"fuzz: found something: {', '.join(found)}; see {BUILD}")
-    return 1 if found else 0
+    failed = [name for name in options.targets or LONGEST if not run(name, options.seconds, options.keep)]
+    if failed:
+        print(f"fuzz: failed: {', '.join(failed)}; see {BUILD}")
+    return 1 if failed else 0
 
 
 def run(name: str, seconds: int, keep: bool) -> bool:
-    """Runs one target. Returns whether it found nothing."""
+    """Runs one target. Returns whether it found nothing, and the corpus was kept if it should be."""
     folder = BUILD / name
     folder.mkdir(exist_ok=True)
     write(folder, seeds_of(name))
@@ -84,9 +84,7 @@ def run(name: str, seconds: int, keep: bool) -> bool:
     )
     if status:
         print(text[-3000:], flush=True)
-    elif keep:
-        minimise(name, folder)
-    return status == 0
+    return status == 0 and (not keep or minimise(name, folder))
 
 
 def fuzz(name: str, folders: list[Path], log: Path, *flags: str, cpu_seconds: float = math.inf) -> int:
@@ -119,14 +117,21 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def minimise(name: str, folder: Path) -> None:
-    """Keeps the fewest inputs that reach as much as all of the folder does."""
+def minimise(name: str, folder: Path) -> bool:
+    """Keeps the fewest inputs that reach as much as all of the folder does. False: nothing was changed."""
     fewest = BUILD / f"{name}-fewest"
     fewest.mkdir(exist_ok=True)
     for path in fewest.iterdir():
         path.unlink()
-    if fuzz(name, [fewest, folder], BUILD / f"{name}-merge.log", "-merge=1") == 0:
-        save(name, [path.read_bytes() for path in fewest.iterdir()])
+    log = BUILD / f"{name}-merge.log"
+    status = fuzz(name, [fewest, folder], log, "-merge=1")
+    inputs = [path.read_bytes() for path in fewest.iterdir()]
+    # libFuzzer ends with 0 too where it could not run what it merges by.
+    if status or not inputs:
+        print(f"fuzz: {name}: the corpus could not be made smaller and stays as it was; see {log}")
+        return False
+    save(name, inputs)
+    return True
 
 
 def seeds_of(name: str) -> list[bytes]:

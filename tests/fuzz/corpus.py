@@ -53,8 +53,14 @@ def load(name: str) -> list[bytes]:
 
 
 def save(name: str, inputs: Iterable[bytes]) -> None:
-    """Keeps these inputs, each once."""
+    """Keeps these inputs, each once, instead of those that were kept.
+
+    Raises:
+        ValueError: there is none. Nothing was changed.
+    """
     lines = {base64.b64encode(one).decode() for one in inputs}
+    if not lines:
+        raise ValueError(f"no inputs: the corpus of {name} would be lost")
     (FOLDER / f"{name}.txt").write_text("".join(f"{line}\n" for line in sorted(lines, key=lambda x: (len(x),
     x))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,5 +14,7 @@ with atheris.instrument_imports(include=["heartwire", "websockets", "fuzz"]):
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
+    # A merge starts itself again through a shell, by what it finds here.
+    sys.argv[0] = shlex.join([sys.executable, sys.argv[0], name])
     atheris.Setup(sys.argv, TARGETS[name].one_input)
     atheris.Fuzz()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from fuzz import harness
-from fuzz.corpus import TARGETS, load, mutated
+from fuzz.corpus import TARGETS, load, mutated, save
 from links import needs_deflate
 
 NAMES = [pytest.param(name, marks=needs_deflate if name == "deflated" else ()) for name in TARGETS]
@@ -31,6 +31,14 @@ def test_kept_inputs(name: str) -> None:
     for data in inputs:
         judge(name, data)
     assert load(name), f"there is no corpus of {name}"
+
+
+def test_a_corpus_is_not_lost() -> None:
+    """libFuzzer ends a merge that could run nothing with 0 and no inputs."""
+    before = load("frames")
+    with pytest.raises(ValueError, match="no inputs"):
+        save("frames", [])
+    assert load("frames") == before
 
 
 @pytest.mark.parametrize("name", NAMES)
