@@ -2,6 +2,7 @@
 
     python -m benchmarks.profile echo-64 pipelined-64 --loop uvloop
     python -m benchmarks.profile echo-16k --server picows
+    python -m benchmarks.profile ping-cost --after 8       leaves out the handshakes of the crowd
 
 Needs Linux's `perf` (Debian: linux-perf) and the right to use it. For each scenario it prints the shares of
 the kernel and of each library, then the functions that took most. Shares say what holds a figure; they are no
@@ -34,6 +35,7 @@ class _ProfilingBench(Bench):
     """Samples every server that it starts, until that ends."""
 
     data: Path = Path()
+    after_s: float = 0.0
 
     def start(self, contestant: Contestant, mode: str, ping_interval_s: float = 0.0) -> RunningServer:
         return _ProfiledServer(
@@ -44,17 +46,20 @@ class _ProfilingBench(Bench):
             secret=self.secret,
             ping_interval_s=ping_interval_s,
             data=self.data,
+            after_s=self.after_s,
         )
 
 
 class _ProfiledServer(RunningServer):
-    def __init__(self, *args: object, data: Path, **options: object) -> None:
+    def __init__(self, *args: object, data: Path, after_s: float, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
         self._data = data
+        self._after_ms = f"{after_s * 1000:.0f}"
 
     def __enter__(self) -> RunningServer:
         server = super().__enter__()
-        command = ["perf", "record", "-q", "-F", "499", "-o", str(self._data), "-p", str(server.pid)]
+        command = ["perf", "record", "-q", "-F", "499", "-o", str(self._data)]
+        command += ["-D", self._after_ms, "-p", str(server.pid)]
         self._perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return server
 
@@ -77,6 +82,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="+", choices=[scenario.name for scenario in SCENARIOS])
     parser.add_argument("--server", default="heartwire")
     parser.add_argument("--loop", default="uvloop", choices=("asyncio", "uvloop"))
+    parser.add_argument("--after", type=float, default=0.0, metavar="S", help="sample from then on")
     options = parser.parse_args()
     if shutil.which("perf") is None:
         print("benchmarks.profile: perf is not installed (Debian: linux-perf)", file=sys.stderr)
@@ -99,6 +105,7 @@ def main() -> int:
             max_connections=connection_limit(),
             quick=False,
             data=data,
+            after_s=options.after,
         )
         for scenario in SCENARIOS:
             if scenario.name in options.scenarios:
