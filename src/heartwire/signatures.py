@@ -61,11 +61,12 @@ class Signatures:
             signed, payload, signature = parts
             by = self._algorithms[algorithm]
             try:
-                fits = any(by.verify(signed, by.prepare_key(key), signature) for key in keys)
+                for key in keys:
+                    if by.verify(signed, by.prepare_key(key), signature):
+                        return payload
+                return None
             except _REFUSALS:
                 pass  # judged whole
-            else:
-                return payload if fits else None
         for key in keys:
             try:
                 verified = self._jws.decode_complete(token, key, algorithms=[algorithm])

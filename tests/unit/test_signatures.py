@@ -75,7 +75,7 @@ def test_only_an_accepted_header_counts() -> None:
         assert verdict(signatures, token(b64=False, crit=["b64"])) == "malformed"
         assert verdict(signatures, token(kid=7)) == "malformed"
         # Signed as HS256, and says so; but that is not what was asked for.
-        assert verdict(signatures, token(), "HS384") in ("malformed", None)
+        assert verdict(signatures, token(), "HS384") == "malformed"
     assert signatures.whole == 10
     assert not signatures._accepted
 
