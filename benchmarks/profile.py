@@ -54,12 +54,14 @@ class _ProfiledServer(RunningServer):
     def __init__(self, *args: object, data: Path, after_s: float, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
         self._data = data
-        self._after_ms = f"{after_s * 1000:.0f}"
+        self._after_ms = round(after_s * 1000)
 
     def __enter__(self) -> RunningServer:
         server = super().__enter__()
         command = ["perf", "record", "-q", "-F", "499", "-o", str(self._data)]
-        command += ["-D", self._after_ms, "-p", str(server.pid)]
+        if self._after_ms:  # perf refuses a delay of 0
+            command += ["-D", str(self._after_ms)]
+        command += ["-p", str(server.pid)]
         self._perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return server
 
