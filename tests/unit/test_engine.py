@@ -66,6 +66,41 @@ def test_deadlines_pass_in_time_and_never_early(rng: random.Random) -> None:
         assert due[conn] - 0.001 <= at <= due[conn] + 2 * TICK_S
 
 
+def test_a_loop_of_whole_milliseconds_is_asked_once_for_each_deadline(rng: random.Random) -> None:
+    """uvloop counts in them, from the last that was full, and calls at once for less than half of one."""
+    now_us = rng.randint(10**9, 10**10)
+    timers: list[tuple[int, Any]] = []
+
+    class Handle:
+        def cancel(self) -> None:
+            timers.clear()
+
+    def call_later(seconds: float, callback: Any) -> Handle:
+        timers.append((now_us // 1000 + round(seconds * 1000), callback))
+        return Handle()
+
+    def call_soon(callback: Any) -> None:
+        timers.append((0, callback))
+
+    engine = Engine(call_soon, call_later, call_soon, lambda: now_us / 1e6)
+    pair = Pair(engine=engine)
+
+    def run() -> int:
+        nonlocal now_us
+        calls = 0
+        while timers:
+            now_us = max(now_us, timers[0][0] * 1000) + rng.randrange(300)
+            timers.pop(0)[1]()
+            calls += 1
+        return calls
+
+    run()  # the deadline of the request head
+    for count in range(1, 51):
+        pair.conn.set_due("read", rng.randint(1, 500) / 1000)
+        assert run() == 1
+        assert len(pair.sink.of("expired")) == count
+
+
 def test_a_deadline_can_be_moved_and_taken_back() -> None:
     clock = ManualClock()
     sink = Expiries(clock)
@@ -121,6 +156,28 @@ def test_a_wake_up_sends_for_so_many_and_no_more() -> None:
         assert all(pair.link.writes for pair in pairs[: done[-1]])
         assert engine.backlog == 2500 - done[-1]
     assert done == [1000, 2000, 2500]
+
+
+def test_deadlines_give_way_to_what_else_is_ready() -> None:
+    """Eight, then a look at the clock: what is due is done in turns of a quarter of a millisecond."""
+    clock = ManualClock()
+    engine = clock.engine()
+
+    class Slow(RecordingSink):
+        def on_expired(self, conn: Connection, which: str) -> None:
+            super().on_expired(conn, which)
+            clock.jump(0.00002, timers_first=False)
+
+    sink = Slow(ping_interval=0)
+    for pair in [Pair(clock, engine, sink) for _ in range(40)]:
+        pair.conn.set_due("read", 1)
+    clock.jump(1.02, timers_first=False)
+    done = []
+    for _ in range(3):
+        engine.on_timer()
+        done.append(len(sink.of("expired")))
+    assert done == [16, 32, 40]
+    assert engine.statistics()["stalls"] == 0
 
 
 def test_batches_of_one_turn_share_its_flush() -> None:

@@ -245,6 +245,19 @@ def test_first_pings_are_spread_over_the_interval() -> None:
     assert all(n > 2 for n in tenths)
 
 
+def test_pings_leave_in_bursts_the_first_ones_too() -> None:
+    """Each burst is a wake-up of the loop; frequent pings stay where they are."""
+    for interval in (30, 3):
+        pair = Pair(ping_interval=interval)
+        pairs = [pair, *(pair.beside() for _ in range(99))]
+        at = set()
+        for hundredth in range(300):
+            pair.clock.advance(0.01)
+            if sum(pings(p.peer.frames()) for p in pairs):
+                at.add(hundredth)
+        assert 3 < len(at) <= 31 if interval == 30 else len(at) > 40
+
+
 def test_who_is_heard_from_is_not_pinged() -> None:
     pair = Pair(ping_interval=30)
     quiet = pair.beside()

@@ -27,7 +27,7 @@ from libc.string cimport memcmp, memcpy
 
 from heartwire._core.csrc cimport *
 from heartwire._core.ending cimport ENDING_LINGER, LINGER_BYTES, LINGER_MS
-from heartwire._core.engine cimport Engine
+from heartwire._core.engine cimport PING_GRID_MS, Engine
 from heartwire._core.link cimport Link
 from heartwire._core.receiving cimport Receiving
 
@@ -82,6 +82,7 @@ cdef class Connection(Receiving):
         self.opened_ms = self.last_tx = engine.now_ms
         self.opened_at = time()
         engine.totals.opened += 1
+        self.on_grid = self.sink.settings.ping_interval_ms > PING_GRID_MS * 50
         if self.sink.settings.ping_interval_ms:
             engine.set_due(self, HW_DUE_PING, engine.draw(self.sink.settings.ping_interval_ms) + 1)
         self.paused_at = engine.now_ms

@@ -8,6 +8,10 @@ from heartwire._core.mailbox cimport Mailbox
 from heartwire._core.refs cimport Refs
 
 
+cdef enum:
+    PING_GRID_MS = 100
+
+
 # Totals since the engine was made. Read at scrape time; written only by the owning thread.
 cdef struct Totals:
     uint64_t opened
@@ -31,6 +35,7 @@ cdef class Endpoint:
     cdef uint8_t dirty             # stands in engine.dirty
     cdef uint8_t watching          # its link should deliver input, unless HW_READ_PAUSED
     cdef uint8_t armed_read        # its link does: the link's own notes
+    cdef uint8_t on_grid           # its pings are so rare that they leave in bursts
     cdef bint armed_write
     cdef hw_out_node *cork(self) noexcept
     cdef void flush(self) noexcept

@@ -57,13 +57,13 @@ cdef extern from "pythread.h" nogil:
 
 cdef enum:
     TICK_MS = 10
-    PING_GRID_MS = 100
     WHEEL_SLOTS = 4096
     BUFFER_SIZE = 65536
     CORK_SIZE = 65536
     STALL_MS = 100        # a wake-up later than this was our own stall
     FLUSH_MOST = 1000     # sends of one wake-up (design: 1,000 sends or 2 ms)
     FLUSH_MOST_US = 2000
+    DUE_MOST_US = 250     # of deadlines in one wake-up: pings wait, messages should not
 
 
 cdef tuple exported(hw_histogram *histogram, const uint64_t *bounds):
@@ -157,7 +157,7 @@ cdef class Engine:
             except BaseException:
                 us = self.now_us + self.epoch_us
         if self.epoch_us == 0:
-            self.epoch_us = us - 1000
+            self.epoch_us = us - 1000 - us % 1000  # our milliseconds begin with the loop's
         self.now_us = us - self.epoch_us
         self.now_ms = <uint32_t>(self.now_us // 1000)
         if self.now_ms == 0:
@@ -177,7 +177,7 @@ cdef class Engine:
         if delay_ms > 1000000000:
             delay_ms = 1000000000  # 11 days: looked at again then; keeps 32-bit differences signed
         due = self.now_ms + delay_ms
-        if which == HW_DUE_PING and delay_ms > PING_GRID_MS * 50:
+        if which == HW_DUE_PING and endpoint.on_grid:
             # Pings leave, and pongs come, in small bursts: one wake-up of the loop serves a hundred of them.
             due += PING_GRID_MS - due % PING_GRID_MS
         if due == 0:
@@ -213,11 +213,14 @@ cdef class Engine:
         if self.timer_handle is not None:
             self.timer_handle.cancel()
             self.timer_handle = None
-        delay_us = <int64_t>(next_tick * self.tick_ms * 1000) - <int64_t>self.now_us
+        delay_us = max(<int64_t>(next_tick * self.tick_ms * 1000) - <int64_t>self.now_us, 0)
+        # In whole milliseconds, and never early: uvloop rounds to them, down as well, and what remains then is
+        # nothing to it. It would call again and again until the tick has come.
+        delay_us = (delay_us + 999) // 1000 * 1000
         try:
-            self.timer_handle = self.call_later(max(delay_us, 0) / 1e6, self.on_timer)
+            self.timer_handle = self.call_later(delay_us / 1e6, self.on_timer)
             self.armed_tick = next_tick
-            self.armed_us = self.now_us + <uint64_t>max(delay_us, 0)
+            self.armed_us = self.now_us + <uint64_t>delay_us
         except RuntimeError:
             pass  # the loop is closed: nobody is left to be pinged
 
@@ -251,10 +254,10 @@ cdef class Engine:
             if hw_state_phase(&endpoint.c.state) != HW_CLOSED:
                 self.rearm(endpoint)  # also if expire() set one: an earlier one may be waiting
             done += 1
-            if done & 63 == 0:
+            if done & 7 == 0:
                 self.update_clock()
-                if self.now_us - start > FLUSH_MOST_US:
-                    break  # the rest stays expired: arm_timer comes back for it at once
+                if self.now_us - start > DUE_MOST_US:
+                    break  # the rest stays expired: arm_timer comes back for it at once, after the input
         self.end(outermost)
 
     # ---------------------------------------------------------------- batches
