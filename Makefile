@@ -240,7 +240,7 @@ $(VENV)/.peers: benchmarks/load/requirements.txt | $(VENV)/.installed
 	$(PIP) install --requirement $<
 	touch $@
 
-FUZZED := $(addprefix csrc/,parser.c frame.c mask.c utf8.c deflate.c head.c jsonscan.c envelope.c)
+FUZZED := $(addprefix csrc/,parser.c frame.c mask.c utf8.c deflate.c head.c jsonscan.c jsonvalue.c envelope.c)
 $(VENV)/.fuzz: $(VENV)/.built $(SOURCES) tests/fuzz/csrc_fuzz.c $(shell find src -name '*.py')
 	@[ -n "$(CLANG)" ] || { echo "make fuzz needs clang with its runtime (Debian: clang libclang-rt-dev)"; false; }
 	$(PIP) install --group fuzz

@@ -25,7 +25,7 @@ CORE = Path("src/heartwire/_core")
 CSRC = Path("csrc")
 CONN = ["mask", "utf8", "frame", "wheel", "parser", "outqueue", "conn", "deflate"]  # deflate: or nodeflate
 MODULES = {  # module of heartwire._core: the files of csrc it is linked with
-    "frames": ["mask", "utf8", "frame", "jsonscan"],
+    "frames": ["mask", "utf8", "frame", "jsonscan", "jsonvalue"],
     "wheel": ["wheel"],
     "bucket": [],
     "mailbox": [],
@@ -35,7 +35,7 @@ MODULES = {  # module of heartwire._core: the files of csrc it is linked with
     "sending": CONN,
     "receiving": CONN,
     "connection": CONN,
-    "json_reader": ["jsonscan"],
+    "json_reader": ["jsonscan", "jsonvalue"],
     "json_writer": [],
     "reactor": CONN,
     "session": [],

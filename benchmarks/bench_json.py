@@ -108,16 +108,25 @@ def test_typed(beside: Any, tools: Any, memory_server: Any, text: bytes) -> None
 
 
 def test_pass_through(beside: Any, tools: Any, memory_server: Any, text: bytes) -> None:
-    """`send_message` to a channel of one: `data` is passed on as it came."""
+    """`send_message` to a channel of one: `data` is passed on as it came. docs/experiments/uncut-data.md"""
     conn, link = memory_server().connect()
     conn.owner.join("room")
+    other = memory_server()
+    other.dispatcher.raw = None
+    decoding, decoding_link = other.connect()
+    decoding.owner.join("room")
     text = b'{"action":"send_message","channel":"room","data":%s}' % text
     data = tools.frame(text)
     link.sent  # noqa: B018
     conn.feed(data)
     assert text[len('{"action":"send_message","channel":"room","data":') : -1] in link.sent
-    link.kept = None
-    beside((conn.feed, data), limit_decode=(msgspec.json.Decoder().decode, text))
+    decoding.feed(data)
+    link.kept = decoding_link.kept = None
+    beside(
+        (conn.feed, data),
+        limit_decode=(msgspec.json.Decoder().decode, text),
+        the_envelope_decoded_whole=(decoding.feed, data),
+    )
 
 
 def test_text_echo(beside: Any, tools: Any, memory_server: Any, text: bytes) -> None:

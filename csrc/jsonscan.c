@@ -6,11 +6,7 @@
  * Up to the first syntax error this is what every decoder sees, and none goes deeper after it. */
 #include "jsonscan.h"
 
-#include "bits.h"
-
-#if HW_X86
-#include <immintrin.h>
-#endif
+#include "jsonbits.h"
 
 /* `[` and `{`, and `]` and `}`, differ in bit 5 alone, and with it set no other byte equals them. */
 enum { FOLD = 0x20, OPENER = '{', CLOSER = '}' };
@@ -129,22 +125,6 @@ HW_INLINE masks read_last(const uint8_t *p, unsigned n) {
     return read_short(padded, 8);
 }
 
-/* The bytes that come after a backslash which is not itself escaped. */
-HW_INLINE uint64_t escaped_bytes(walk *w, uint64_t backslashes) {
-    uint64_t escaped = w->escaped;
-    w->escaped = 0;
-    for (backslashes &= ~escaped; backslashes; backslashes &= backslashes - 1) {
-        unsigned at = hw_lowest_bit(backslashes);
-        if (at == 63) {
-            w->escaped = 1;
-            break;
-        }
-        escaped |= UINT64_C(2) << at;
-        backslashes &= ~(UINT64_C(2) << at);
-    }
-    return escaped;
-}
-
 HW_INLINE uint64_t parity_by_shifts(uint64_t v) {
     for (unsigned shift = 1; shift < 64; shift *= 2)
         v ^= v << shift;
@@ -155,7 +135,7 @@ HW_INLINE uint64_t parity_by_shifts(uint64_t v) {
 HW_INLINE int walk_block(walk *w, masks m, unsigned max_depth, count_bits *count, prefix_parity *parity) {
     uint64_t in_string = m.quotes;
     if (m.backslashes | w->escaped)
-        in_string &= ~escaped_bytes(w, m.backslashes);
+        in_string &= ~hw_escaped_bytes(m.backslashes, &w->escaped);
     in_string = parity(in_string) ^ w->in_string;
     w->in_string = in_string >> 63 ? UINT64_MAX : 0;
 
@@ -252,45 +232,30 @@ HW_INLINE int scan(const uint8_t *p, size_t n, unsigned max_depth, read_block *r
 
 #if HW_X86
 
-#define TARGET_AVX2 __attribute__((target("avx2,popcnt,pclmul")))
-
-TARGET_AVX2 HW_INLINE uint64_t bytes_equal_32(__m256i a, __m256i b, char byte) {
-    const __m256i wanted = _mm256_set1_epi8(byte);
-    return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, wanted)) |
-           (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, wanted)) << 32;
-}
-
-TARGET_AVX2 HW_INLINE masks read_64_avx2(const uint8_t *p) {
+HW_TARGET_AVX2 HW_INLINE masks read_64_avx2(const uint8_t *p) {
     const __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)p);
     const __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(p + 32));
     const __m256i fold = _mm256_set1_epi8(FOLD);
     const __m256i fa = _mm256_or_si256(a, fold), fb = _mm256_or_si256(b, fold);
     return (masks){
-        .quotes = bytes_equal_32(a, b, '"'),
-        .openers = bytes_equal_32(fa, fb, OPENER),
-        .closers = bytes_equal_32(fa, fb, CLOSER),
-        .backslashes = bytes_equal_32(a, b, '\\'),
+        .quotes = hw_equal_bytes(a, b, '"'),
+        .openers = hw_equal_bytes(fa, fb, OPENER),
+        .closers = hw_equal_bytes(fa, fb, CLOSER),
+        .backslashes = hw_equal_bytes(a, b, '\\'),
     };
 }
 
-TARGET_AVX2 HW_INLINE unsigned count_popcnt(uint64_t v) { return (unsigned)__builtin_popcountll(v); }
+HW_TARGET_AVX2 HW_INLINE unsigned count_popcnt(uint64_t v) { return (unsigned)__builtin_popcountll(v); }
 
-/* A carry-less product with all ones is the prefix parity. */
-TARGET_AVX2 HW_INLINE uint64_t parity_clmul(uint64_t v) {
-    const __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)v), _mm_set1_epi8(-1), 0);
-    return (uint64_t)_mm_cvtsi128_si64(product);
-}
-
-TARGET_AVX2 static int scan_avx2(const uint8_t *p, size_t n, unsigned max_depth) {
-    return scan(p, n, max_depth, read_64_avx2, count_popcnt, parity_clmul);
+HW_TARGET_AVX2 static int scan_avx2(const uint8_t *p, size_t n, unsigned max_depth) {
+    return scan(p, n, max_depth, read_64_avx2, count_popcnt, hw_prefix_parity);
 }
 
 #endif
 
 int hw_jsonscan(const uint8_t *p, size_t n, unsigned max_depth) {
 #if HW_X86
-    if (n >= 64 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") &&
-        __builtin_cpu_supports("pclmul"))
+    if (n >= 64 && hw_has_avx2())
         return scan_avx2(p, n, max_depth);
 #endif
     return scan(p, n, max_depth, read_64, hw_count_bits, parity_by_shifts);

@@ -69,6 +69,7 @@ class Dispatcher(JsonReader):
     def __init__(self) -> None:
         self.decode: Callable[[Buffer], Any] = msgspec.json.Decoder().decode
         self.decode_envelope: Callable[[Buffer], Any] = msgspec.json.Decoder(Envelope).decode
+        self.raw: Callable[[Any], Any] | None = msgspec.Raw
         self.encode = encode_value
         self.invalid: type[Exception] = msgspec.ValidationError
         self.log: RateLimited = RateLimited(logger)

@@ -1,8 +1,8 @@
 /* Fuzzes the parts of csrc that read a client's bytes, without Python: libFuzzer with AddressSanitizer and
  * UndefinedBehaviorSanitizer. Every buffer handed over is exactly as long as what is in it.
  *
- * The first byte says what: the parser with and without permessage-deflate, the native head, the JSON scan and
- * what decides whether a text needs escapes.
+ * The first byte says what: the parser with and without permessage-deflate, the native head, or a JSON text: the scan,
+ * what decides whether it needs escapes, and what measures a value without decoding it.
  * Contract: no memory error, no undefined behaviour, an end; and the parser says the same however its input
  * is cut. */
 #include <stdint.h>
@@ -14,6 +14,7 @@
 #include "envelope.h"
 #include "head.h"
 #include "jsonscan.h"
+#include "jsonvalue.h"
 #include "parser.h"
 #include "utf8.h"
 
@@ -141,6 +142,76 @@ static void scan(const uint8_t *data, size_t size) {
     free(buf);
 }
 
+/* The slow twin of hw_json_container: a parser by the grammar of RFC 8259, without space. */
+typedef struct {
+    const uint8_t *p, *end;
+} reader;
+
+static int byte_at(const reader *r) { return r->p < r->end ? *r->p : -1; }
+static int take(reader *r, int byte) { return byte_at(r) == byte ? (r->p++, 1) : 0; }
+static int is_digit(int byte) { return byte >= '0' && byte <= '9'; }
+
+static int take_word(reader *r, const char *word) {
+    size_t n = strlen(word);
+    if ((size_t)(r->end - r->p) < n || memcmp(r->p, word, n) != 0) return 0;
+    r->p += n;
+    return 1;
+}
+
+static int take_string(reader *r) {
+    if (!take(r, '"')) return 0;
+    while (byte_at(r) >= 0x20) {
+        if (take(r, '"')) return 1;
+        if (take(r, '\\') && (r->p == r->end || !memchr("\"\\/bfnrt", *r->p, 8))) return 0;
+        r->p++;
+    }
+    return 0;
+}
+
+static int take_digits(reader *r) {
+    if (!is_digit(byte_at(r))) return 0;
+    while (is_digit(byte_at(r))) r->p++;
+    return 1;
+}
+
+static int take_value(reader *r, unsigned depth) {
+    int opener = byte_at(r), closer = opener == '{' ? '}' : ']';
+    if (opener == '"') return take_string(r);
+    if (opener == '-' || is_digit(opener)) {
+        take(r, '-');
+        if (!take(r, '0') && !take_digits(r)) return 0;
+        return take(r, '.') ? take_digits(r) : 1;
+    }
+    if (opener != '{' && opener != '[') return take_word(r, "true") || take_word(r, "false") || take_word(r, "null");
+    r->p++;
+    if (depth == 0) return 0;
+    if (take(r, closer)) return 1;
+    do {
+        if (opener == '{' && !(take_string(r) && take(r, ':'))) return 0;
+        if (!take_value(r, depth - 1)) return 0;
+    } while (take(r, ','));
+    return take(r, closer);
+}
+
+static void measure(const uint8_t *data, size_t size) {
+    enum { MOST = 8 };
+    uint8_t *buf = malloc(size ? size : 1);
+    reader r = {buf, buf + size};
+    size_t len = 0;
+    memcpy(buf, data, size);
+    size_t ours = hw_json_container(buf, size, MOST);
+    int container = size && (*buf == '{' || *buf == '[') && take_value(&r, MOST);
+    check(ours == (container && hw_json_container((const uint8_t *)"[]", 2, MOST) ? (size_t)(r.p - buf) : 0),
+          "what was measured and its twin differ");
+    size_t at = hw_json_data(buf, size, MOST, &len);
+    if (at) {
+        r = (reader){buf + at, buf + size};
+        check(at < size && len <= size - at, "a member beyond the text");
+        check(take_value(&r, MOST - 1) && r.p == buf + at + len, "a member that is no value");
+    }
+    free(buf);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!size) return 0;
     uint8_t what = data[0];
@@ -150,6 +221,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         read_head(data, size);
     } else if ((what & 3) == 1) {
         scan(data, size);
+        measure(data, size);
     } else {
         int deflate = what & 1, takeover = what >> 2 & 1;
         uint64_t whole = parse(data, size, size ? size : 1, deflate, takeover);

@@ -19,7 +19,7 @@ BESIDES = {  # what a file includes when the platform or the compiler has it
     "bits.h": {"intrin.h"},
     "mask.c": {"immintrin.h"},
     "utf8.c": {"emmintrin.h"},
-    "jsonscan.c": {"immintrin.h"},
+    "jsonbits.h": {"immintrin.h"},
     "clock.c": {"windows.h", "time.h"},
     "deflate.c": {"zlib.h"},
     "sockets.h": {"sys/socket.h", "sys/uio.h"},

@@ -28,6 +28,7 @@ class Reader(JsonReader):
         self.configure(ping_interval=0)
         self.decode = msgspec.json.decode
         self.decode_envelope = msgspec.json.Decoder(Envelope).decode
+        self.raw: Any = msgspec.Raw
         self.encode = msgspec.json.encode
         self.invalid = msgspec.ValidationError
         self.actions = actions

@@ -150,6 +150,14 @@ cdef extern from "jsonscan.h" nogil:
     int hw_jsonscan(const uint8_t *p, size_t n, unsigned int max_depth) noexcept
 
 
+cdef extern from "jsonvalue.h" nogil:
+    enum:
+        HW_JSON_HEAD_MOST
+
+    size_t hw_json_container(const uint8_t *p, size_t n, unsigned int max_depth) noexcept
+    size_t hw_json_data(const uint8_t *p, size_t n, unsigned int max_depth, size_t *len) noexcept
+
+
 cdef extern from "parser.h" nogil:
     ctypedef struct hw_limits:
         size_t max_message

@@ -17,6 +17,8 @@ __all__ = [
     "Utf8Validator",
     "apply_mask",
     "build_frame_header",
+    "find_json_data",
+    "json_container",
     "mask_in_place",
     "parse_frame_header",
     "scan_json",
@@ -157,6 +159,30 @@ def scan_json(data: Buffer, max_depth: int = 128) -> int:
 
     Raises:
         ValueError: `max_depth` is out of its range.
+    """
+
+def json_container(data: Buffer, max_depth: int = 64) -> int:
+    """Measure the JSON object or array that a text begins with, without decoding it.
+
+    Args:
+        data: the text, UTF-8.
+        max_depth: how many arrays and objects may be inside each other; at most 64 count.
+
+    Returns:
+        Its length in bytes. 0 if it is not JSON, or not written as JSON.stringify does (without space, `\\u`
+        and exponents), or the processor has no AVX2: a decoder knows then.
+    """
+
+def find_json_data(data: Buffer, max_depth: int = 128) -> tuple[int, int] | None:
+    """Find the object or array that is the member `data` of a JSON object, behind a member `action`.
+
+    Args:
+        data: the text, UTF-8. What surrounds the value need not be valid.
+        max_depth: of the whole text.
+
+    Returns:
+        (begin, end) in bytes: another JSON array or object may stand there instead. None if a decoder has to
+        look (see `json_container`), or more than 512 bytes stand before it.
     """
 
 @final

@@ -19,6 +19,8 @@ from heartwire._core.csrc cimport (
     hw_frame_build,
     hw_frame_header,
     hw_frame_parse,
+    hw_json_container,
+    hw_json_data,
     hw_jsonscan,
     hw_mask,
     hw_state,
@@ -44,6 +46,8 @@ __all__ = [
     "Utf8Validator",
     "apply_mask",
     "build_frame_header",
+    "find_json_data",
+    "json_container",
     "mask_in_place",
     "parse_frame_header",
     "scan_json",
@@ -186,6 +190,25 @@ def scan_json(data, max_depth=128):
     result = hw_jsonscan(<const uint8_t *>view.buf, <size_t>view.len, limit)
     PyBuffer_Release(&view)
     return result
+
+
+def json_container(data, unsigned int max_depth=64):
+    cdef Py_buffer view
+    cdef size_t size
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    size = hw_json_container(<const uint8_t *>view.buf, <size_t>view.len, max_depth)
+    PyBuffer_Release(&view)
+    return size
+
+
+def find_json_data(data, unsigned int max_depth=128):
+    cdef Py_buffer view
+    cdef size_t at
+    cdef size_t size = 0
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    at = hw_json_data(<const uint8_t *>view.buf, <size_t>view.len, max_depth, &size)
+    PyBuffer_Release(&view)
+    return (at, at + size) if at else None
 
 
 cdef int phase_of(int phase) except -1:

@@ -13,9 +13,11 @@ cdef class PayloadView:
 
 
 cdef class JsonReader(Sink):
-    cdef PayloadView view
+    cdef PayloadView view               # the text under way
+    cdef PayloadView part               # its `data`, where no decoder read it
     cdef public object decode           # bytes-like -> any JSON value
     cdef public object decode_envelope  # bytes-like -> envelope object
+    cdef public object raw              # bytes-like -> what `data` of an envelope is; None: it is always decoded
     cdef public object encode           # value -> bytes
     cdef public object message_handler  # (owner, value), or None
     cdef public object text_handler     # (owner, str): then text is not JSON
@@ -26,3 +28,6 @@ cdef class JsonReader(Sink):
     cdef object read(self, object decoder, uint8_t *p, size_t n)
     cdef int deliver(self, Connection conn, object handler, object value) except -1
     cdef int read_envelope(self, Connection conn, uint8_t *p, size_t n) except -1
+    cdef object envelope_around(self, uint8_t *p, size_t n)
+    cdef int act(self, Connection conn, object envelope, uint8_t *p, size_t n) except -1
+    cdef int done(self, int answer) except -1

@@ -20,6 +20,7 @@ class PayloadView:
 class JsonReader(Sink):
     decode: Callable[[Buffer], Any]
     decode_envelope: Callable[[Buffer], Any]
+    raw: Callable[[Any], Any] | None
     encode: Callable[[Any], bytes]
     message_handler: Callable[[Any, Any], object] | None
     text_handler: Callable[[Any, str], object] | None

@@ -1,22 +1,29 @@
 """From a text payload to what the application asked for, decoded where it lies.
 
 The decoders are injected (the server gives msgspec's), so the core imports without them. A payload without
-a key "action" goes straight to the message handler; one that may have it is read as an envelope. Views on
+a key "action" goes straight to the message handler; one that may have it is read as an envelope. The `data` of a
+long one is measured where it lies, and the decoder sees `[]` instead (docs/experiments/uncut-data.md). Views on
 the receive buffer end with the call that made them (I11): one that is still held afterwards, a `Raw` field
 of a typed message, makes the payload be decoded again from a copy.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 from heartwire._core.connection cimport Connection
-from heartwire._core.csrc cimport HW_JSON_ACTION, HW_JSON_DEEP, hw_jsonscan
+from heartwire._core.csrc cimport HW_JSON_ACTION, HW_JSON_DEEP, HW_JSON_HEAD_MOST, hw_json_data, hw_jsonscan
 from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport HOLD, Sink
 
 __all__ = ["JsonReader", "PayloadView"]
+
+
+cdef enum:
+    LONG_TEXT = 4096  # from here on, not to decode `data` pays
 
 
 cdef class PayloadView:
@@ -40,6 +47,7 @@ cdef class JsonReader(Sink):
 
     def __cinit__(self, *args, **kwargs):
         self.view = PayloadView.__new__(PayloadView)
+        self.part = PayloadView.__new__(PayloadView)
         self.max_depth = 128
         self.invalid = ValueError
 
@@ -75,6 +83,12 @@ cdef class JsonReader(Sink):
         try:
             if self.text_handler is not None and not conn.special:
                 return self.deliver(conn, self.text_handler, PyUnicode_DecodeUTF8(<char *>p, n, NULL))
+            if n >= LONG_TEXT and self.raw is not None and not conn.special:
+                envelope = self.envelope_around(p, n)
+                if envelope is not None:
+                    found = self.act(conn, envelope, p, n)
+                    envelope = None
+                    return self.done(found)
             found = hw_jsonscan(p, n, self.max_depth)
             if found == HW_JSON_DEEP and (self.text_handler is None or conn.special & 1):
                 self.on_bad_json(conn.owner, f"nested deeper than {self.max_depth}")
@@ -98,10 +112,11 @@ cdef class JsonReader(Sink):
 
     cdef int read_envelope(self, Connection conn, uint8_t *p, size_t n) except -1:
         """A message that may name an action. The envelope's raw `data` is a view that ends with this call."""
-        cdef PayloadView view = self.view
+        cdef PayloadView view
+        cdef int held
+        view = self.view = free_again(self.view)
         view.data = p
         view.size = n
-        held = None
         try:
             envelope = self.decode_envelope(view)
         except self.invalid:
@@ -119,12 +134,64 @@ cdef class JsonReader(Sink):
             if self.message_handler is not None:
                 return self.deliver(conn, self.message_handler, value)
             return HOLD if self.on_unclaimed(conn.owner, value) else 0
-        held = self.on_action(conn.owner, envelope, view)
+        held = self.act(conn, envelope, p, n)
         envelope = None
-        if view.exports:
+        return self.done(held)
+
+    cdef object envelope_around(self, uint8_t *p, size_t n):
+        """The envelope of a text in which `data` is long, and needs no decoder. None: read it the other way, also
+        for what is wrong with it."""
+        cdef PayloadView part
+        cdef size_t size
+        cdef size_t at = hw_json_data(p, n, self.max_depth, &size)
+        cdef size_t rest
+        cdef bytes text
+        cdef char *to
+        cdef Py_buffer held
+        cdef bint ours
+        if at == 0 or n - at - size > HW_JSON_HEAD_MOST:
+            return None
+        rest = n - at - size
+        text = PyBytes_FromStringAndSize(NULL, at + 2 + rest)
+        to = PyBytes_AS_STRING(text)
+        memcpy(to, p, at)
+        memcpy(to + at, b"[]", 2)  # no number: digits behind the value would make another one of it
+        memcpy(to + at + 2, p + at + size, rest)
+        if hw_jsonscan(<uint8_t *>to, at + 2 + rest, self.max_depth) != HW_JSON_ACTION:
+            return None
+        try:
+            envelope = self.decode_envelope(text)
+        except Exception:
+            return None
+        data = envelope.data
+        if not PyObject_CheckBuffer(data) or not self.claims(envelope):
+            return None
+        PyObject_GetBuffer(data, &held, PyBUF_SIMPLE)
+        ours = <char *>held.buf == to + at  # else another `data` came behind it, and counts
+        PyBuffer_Release(&held)
+        if not ours:
+            return None
+        self.view = free_again(self.view)
+        part = self.part = free_again(self.part)
+        part.data = p + at
+        part.size = size
+        envelope.data = self.raw(part)
+        return envelope
+
+    cdef int act(self, Connection conn, object envelope, uint8_t *p, size_t n) except -1:
+        """Hands an action to the server. The caller lets go of the envelope, and then calls `done`."""
+        cdef PayloadView view = self.view
+        view.data = p
+        view.size = n
+        return HOLD if self.on_action(conn.owner, envelope, view) else 0
+
+    cdef int done(self, int answer) except -1:
+        """The answer again, once nobody looks at the receive buffer any more."""
+        if self.view.exports or self.part.exports:
             self.view = PayloadView.__new__(PayloadView)
+            self.part = PayloadView.__new__(PayloadView)
             raise AssertionError("an action kept a view of the receive buffer")
-        return HOLD if held else 0
+        return answer
 
     cdef int binary(self, Endpoint endpoint, uint8_t *p, size_t n) noexcept:
         cdef Connection conn = <Connection>endpoint
@@ -177,6 +244,11 @@ cdef class JsonReader(Sink):
 
     def on_handler_failure(self, client, error):
         """The application's handler raised."""
+
+
+cdef PayloadView free_again(PayloadView view):
+    """The view, or another if somebody still looks at it: after a failure, what was raised may hold on to it."""
+    return PayloadView.__new__(PayloadView) if view.exports else view
 
 
 cdef str describe(error):
