@@ -2,7 +2,7 @@
 
 An input is one byte of settings and the text. It must be served, or answered by an `error` event, or end the
 connection where it is not UTF-8; never cause anything else. What `on_message` gets must be what json makes
-of it. Where heartwire refuses what json takes, it does so on purpose:
+of it, and `data` of what is sent on means what it meant. Where heartwire refuses what json takes, it does so on purpose:
 
 - nesting deeper than `max_json_depth`, - lone surrogates in an escape,
 - numbers beyond a float, and integers beyond 64 bits become floats or are refused: clients read them so.
@@ -22,6 +22,8 @@ from heartwire.testing import CLOSE, TEXT, FakeLink, Frame, FramePeer, build_fra
 from serverless import SECRET, Serverless
 
 DEPTH: Final = 16
+ROOM: Final = "lobby"
+"""The client is in it, and may send to it."""
 ACTIONS: Final = ("authenticate", "join_channel", "leave_channel", "send_message", "ping", "move")
 ERRORS: Final = {
     "bad_json", "bad_message", "unauthenticated", "forbidden", "token_invalid", "token_expired",
@@ -46,6 +48,7 @@ class World(Serverless):
             port=0, jwt_secret=[SECRET], auth="message", auth_timeout=3600, welcome=False,
             max_json_depth=DEPTH,
             log_level="warning", handshake_timeout=3600,
+            channel_settings={ROOM: {"anonymous_publish": True}},
         )  # fmt: skip
         self.told: list[Any] = []
 
@@ -58,6 +61,7 @@ class World(Serverless):
             return {"x": message.x, "tags": message.tags}
 
         super().__init__(server)
+        server._dispatcher.long_text = 0  # each may be read in the way of long ones
 
 
 def one_input(data: bytes) -> None:
@@ -75,6 +79,7 @@ def one_input(data: bytes) -> None:
         peer.open()
         if not gated:
             link.connection.special = 0
+            link.connection.owner.join(ROOM)
         world.told.clear()
         link.feed(build_frame(TEXT, text))
         world.turn()
@@ -107,6 +112,9 @@ def _judge(world: World, link: FakeLink, frames: list[Frame], gated: bool, text:
     elif not gated:
         assert valid, f"no error for {decoded!r}: {events}"
         assert value["action"] in ACTIONS, (events, value)
+        for event in events:
+            if value["action"] == "send_message" and "client_id" in event:
+                assert json.dumps(event["data"]) == json.dumps(value.get("data")), (event, value)
 
 
 def _loads(text: str) -> tuple[bool, Any]:
@@ -169,6 +177,8 @@ def seeds() -> Iterator[bytes]:
         '{"action":"join_channel","channel":"presence-a","data":{"x":1}}',
         '{"action":"leave_channel","channel":"x"}',
         '{"action":"send_message","channel":"lobby","event":"e","data":[1],"id":1}',
+        '{"action":"send_message","channel":"lobby","data":{"a":[true,-1.5,"\\n"],"b":{}},"id":"x"}',
+        '{"action":"send_message","channel":"lobby","data":[],"data":[null]}',
         '{"action":"move","x":1.5}',
         '{"action":"move","x":1,"tags":["a","b"]}', '{"action":"move","x":"a"}', '{"action":"other"}',
         '{"action":1}',

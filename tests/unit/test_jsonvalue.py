@@ -1,4 +1,4 @@
-"""hw_json_container and hw_json_data beside Python's json: never wrong, and sure of what is written closely."""
+"""hw_json_container and hw_json_data beside json: never wrong, and sure of what is written closely."""
 
 from __future__ import annotations
 

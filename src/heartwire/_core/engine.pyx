@@ -214,8 +214,8 @@ cdef class Engine:
             self.timer_handle.cancel()
             self.timer_handle = None
         delay_us = max(<int64_t>(next_tick * self.tick_ms * 1000) - <int64_t>self.now_us, 0)
-        # In whole milliseconds, and never early: uvloop rounds to them, down as well, and what remains then is
-        # nothing to it. It would call again and again until the tick has come.
+        # In whole milliseconds, and never early: uvloop rounds to them, down as well, and what remains then
+        # is nothing to it. It would call again and again until the tick has come.
         delay_us = (delay_us + 999) // 1000 * 1000
         try:
             self.timer_handle = self.call_later(delay_us / 1e6, self.on_timer)

@@ -17,13 +17,14 @@ cdef class JsonReader(Sink):
     cdef PayloadView part               # its `data`, where no decoder read it
     cdef public object decode           # bytes-like -> any JSON value
     cdef public object decode_envelope  # bytes-like -> envelope object
-    cdef public object raw              # bytes-like -> what `data` of an envelope is; None: it is always decoded
+    cdef public object raw              # bytes-like -> what `data` of an envelope is; None: always decoded
     cdef public object encode           # value -> bytes
     cdef public object message_handler  # (owner, value), or None
     cdef public object text_handler     # (owner, str): then text is not JSON
     cdef public object binary_handler   # (owner, bytes), or None
     cdef public object invalid          # the exception class of a value of the wrong type
     cdef public unsigned int max_depth
+    cdef public unsigned int long_text  # bytes from which on it pays not to decode `data`
 
     cdef object read(self, object decoder, uint8_t *p, size_t n)
     cdef int deliver(self, Connection conn, object handler, object value) except -1

@@ -1,10 +1,10 @@
 """From a text payload to what the application asked for, decoded where it lies.
 
 The decoders are injected (the server gives msgspec's), so the core imports without them. A payload without
-a key "action" goes straight to the message handler; one that may have it is read as an envelope. The `data` of a
-long one is measured where it lies, and the decoder sees `[]` instead (docs/experiments/uncut-data.md). Views on
-the receive buffer end with the call that made them (I11): one that is still held afterwards, a `Raw` field
-of a typed message, makes the payload be decoded again from a copy.
+a key "action" goes straight to the message handler; one that may have it is read as an envelope. The `data`
+of a long one is measured where it lies, and the decoder sees `[]` instead (docs/experiments/uncut-data.md).
+Views on the receive buffer end with the call that made them (I11): one that is still held afterwards, a
+`Raw` field of a typed message, makes the payload be decoded again from a copy.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
@@ -20,10 +20,6 @@ from heartwire._core.engine cimport Endpoint
 from heartwire._core.link cimport HOLD, Sink
 
 __all__ = ["JsonReader", "PayloadView"]
-
-
-cdef enum:
-    LONG_TEXT = 4096  # from here on, not to decode `data` pays
 
 
 cdef class PayloadView:
@@ -49,6 +45,7 @@ cdef class JsonReader(Sink):
         self.view = PayloadView.__new__(PayloadView)
         self.part = PayloadView.__new__(PayloadView)
         self.max_depth = 128
+        self.long_text = 4096
         self.invalid = ValueError
 
     cdef object read(self, object decoder, uint8_t *p, size_t n):
@@ -83,7 +80,7 @@ cdef class JsonReader(Sink):
         try:
             if self.text_handler is not None and not conn.special:
                 return self.deliver(conn, self.text_handler, PyUnicode_DecodeUTF8(<char *>p, n, NULL))
-            if n >= LONG_TEXT and self.raw is not None and not conn.special:
+            if n >= self.long_text and self.raw is not None and not conn.special:
                 envelope = self.envelope_around(p, n)
                 if envelope is not None:
                     found = self.act(conn, envelope, p, n)
@@ -139,8 +136,8 @@ cdef class JsonReader(Sink):
         return self.done(held)
 
     cdef object envelope_around(self, uint8_t *p, size_t n):
-        """The envelope of a text in which `data` is long, and needs no decoder. None: read it the other way, also
-        for what is wrong with it."""
+        """The envelope of a text in which `data` is long, and needs no decoder. None: read it the other way,
+        also for what is wrong with it."""
         cdef PayloadView part
         cdef size_t size
         cdef size_t at = hw_json_data(p, n, self.max_depth, &size)
@@ -247,7 +244,7 @@ cdef class JsonReader(Sink):
 
 
 cdef PayloadView free_again(PayloadView view):
-    """The view, or another if somebody still looks at it: after a failure, what was raised may hold on to it."""
+    """The view, or another if somebody still looks at it: what was raised by a failure may hold on to it."""
     return PayloadView.__new__(PayloadView) if view.exports else view
 
 
