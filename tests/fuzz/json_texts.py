@@ -2,7 +2,8 @@
 
 An input is one byte of settings and the text. It must be served, or answered by an `error` event, or end the
 connection where it is not UTF-8; never cause anything else. What `on_message` gets must be what json makes
-of it, and `data` of what is sent on means what it meant. Where heartwire refuses what json takes, it does so on purpose:
+of it, and `data` that is sent on must mean what it meant. Where heartwire refuses what json takes, it does so
+on purpose:
 
 - nesting deeper than `max_json_depth`, - lone surrogates in an escape,
 - numbers beyond a float, and integers beyond 64 bits become floats or are refused: clients read them so.
