@@ -45,7 +45,7 @@ cdef class JsonReader(Sink):
         self.view = PayloadView.__new__(PayloadView)
         self.part = PayloadView.__new__(PayloadView)
         self.max_depth = 128
-        self.long_text = 4096
+        self.long_text = 1024
         self.invalid = ValueError
 
     cdef object read(self, object decoder, uint8_t *p, size_t n):
