@@ -27,6 +27,10 @@ KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 TOKEN: Final = jwt.encode({"sub": "fuzz"}, SECRET, algorithm="HS256").encode()
 STATUSES: Final = {101, 400, 401, 403, 404, 405, 426, 431, 505}
 WEBSOCKETS_LINE_MOST: Final = 8192  # websockets reads no longer line
+EMPTY_LIST: Final = re.compile(
+    rb"(?i)\r\n(?:Connection|Upgrade|Sec-WebSocket-Protocol|Sec-WebSocket-Extensions):[ \t,]*(?=\r\n)"
+)
+"""Lines that name nothing: websockets refuses them, where a recipient must ignore them (RFC 9110 section 5.6.1.2)."""
 
 class Answer(NamedTuple):
     """What came back."""
@@ -119,7 +123,7 @@ def _compare(stream: bytes, ours: Answer) -> None:
     head = stream[: stream.index(b"\r\n\r\n") + 4]
     if max(map(len, head.split(b"\r\n"))) > WEBSOCKETS_LINE_MOST - 2:
         return
-    head = re.sub(rb"(?i)\r\nSec-WebSocket-(?:Protocol|Extensions):[ \t,]*(?=\r\n)", b"", head)
+    head = EMPTY_LIST.sub(b"", head)
     protocol = ServerProtocol()
     protocol.receive_data(head)
     (request,) = protocol.events_received()
@@ -165,6 +169,7 @@ def seeds() -> Iterator[bytes]:
         b"GET /ws HTTP/1.1\r\nHo",
         head(b"Content-Length: 5") + b"hello", head(b"Transfer-Encoding: chunked"), head(b"X: a\r\n b"),
         head(b"X : a"),
+        head(b"Connection:"), head(b"Upgrade: ,"), head(b"Connection: , ,upgrade,"), head(b"Sec-WebSocket-Protocol: ,"),
         head(b"Host: b"), head(b"X: a\0b"), head(b"X:" + b"y" * 9000), head(b"X:" + b"y" * 17000),
         head().replace(b"\r\n", b"\n"), head().replace(b"13", b"8"),
         head() + b"\x89\x80\0\0\0\0\x81\x81\0\0\0\0" + b"1",

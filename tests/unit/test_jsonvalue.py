@@ -129,6 +129,15 @@ def test_long_numbers_and_strings_cross_blocks() -> None:
             judge('{"a":"' + text + '","b":"' + text + '"}')
 
 
+def test_what_is_escaped_stands_behind_the_end_of_a_block() -> None:
+    """The backslash is the last byte of a block; nothing else happens in the next one."""
+    for before in range(55, 65):
+        for after in range(60, 135):
+            for escaped in ("n", "x", '"', "\\", "u0041"):
+                judge('["' + "x" * before + "\\" + escaped + "y" * after + '"]')
+                judge('["' + "x" * before + "\\" + escaped + "y" * after + 'n"]')
+
+
 def test_depth_is_exact_and_64_at_most() -> None:
     for opener, closer in (("[", "]"), ('{"a":', "}")):
         for depth in range(1, 70):
