@@ -53,6 +53,7 @@ cdef class Engine:
     cdef uint32_t late_ms               # of the timers being judged, because we were stalled; 0: on time
     cdef uint64_t armed_tick            # the tick at which the loop will call us; UINT64_MAX: none
     cdef uint64_t armed_us              # when that is, on the clock of now_us
+    cdef uint64_t messages_seen         # totals.messages_in at the end of the last on_timer
     cdef object clock                   # () -> seconds, or None for CLOCK_MONOTONIC
     cdef object call_later              # (seconds, callback) -> handle with cancel()
     cdef object timer_handle

@@ -63,7 +63,8 @@ cdef enum:
     STALL_MS = 100        # a wake-up later than this was our own stall
     FLUSH_MOST = 1000     # sends of one wake-up (design: 1,000 sends or 2 ms)
     FLUSH_MOST_US = 2000
-    DUE_MOST_US = 250     # of deadlines in one wake-up: pings wait, messages should not
+    DUE_MOST_US = 250     # of deadlines in one wake-up
+    DUE_BUSY_US = 50      # and while messages come: pings can wait, they should not
 
 
 cdef tuple exported(hw_histogram *histogram, const uint64_t *bounds):
@@ -231,6 +232,7 @@ cdef class Engine:
         cdef int64_t late_us
         cdef uint64_t planned = self.armed_tick
         cdef uint64_t start
+        cdef uint64_t most_us
         cdef size_t done = 0
         cdef bint outermost = self.begin()
         self.timer_handle = None
@@ -244,6 +246,7 @@ cdef class Engine:
                 self.late_ms = <uint32_t>(late_us // 1000)
         hw_wheel_advance(&self.wheel, self.now_us // 1000 // self.tick_ms)
         start = self.now_us
+        most_us = DUE_MOST_US if self.totals.messages_in == self.messages_seen else DUE_BUSY_US
         while True:
             entry = hw_wheel_pop(&self.wheel)
             if entry == NULL:
@@ -254,10 +257,11 @@ cdef class Engine:
             if hw_state_phase(&endpoint.c.state) != HW_CLOSED:
                 self.rearm(endpoint)  # also if expire() set one: an earlier one may be waiting
             done += 1
-            if done & 7 == 0:
+            if done & 3 == 0:
                 self.update_clock()
-                if self.now_us - start > DUE_MOST_US:
+                if self.now_us - start > most_us:
                     break  # the rest stays expired: arm_timer comes back for it at once, after the input
+        self.messages_seen = self.totals.messages_in
         self.end(outermost)
 
     # ---------------------------------------------------------------- batches
