@@ -30,7 +30,7 @@ WEBSOCKETS_LINE_MOST: Final = 8192  # websockets reads no longer line
 EMPTY_LIST: Final = re.compile(
     rb"(?i)\r\n(?:Connection|Upgrade|Sec-WebSocket-Protocol|Sec-WebSocket-Extensions):[ \t,]*(?=\r\n)"
 )
-"""Lines that name nothing: websockets refuses them, where a recipient must ignore them (RFC 9110 section 5.6.1.2)."""
+"""Lines that name nothing: websockets refuses what a recipient must ignore (RFC 9110 section 5.6.1.2)."""
 
 class Answer(NamedTuple):
     """What came back."""
@@ -169,7 +169,8 @@ def seeds() -> Iterator[bytes]:
         b"GET /ws HTTP/1.1\r\nHo",
         head(b"Content-Length: 5") + b"hello", head(b"Transfer-Encoding: chunked"), head(b"X: a\r\n b"),
         head(b"X : a"),
-        head(b"Connection:"), head(b"Upgrade: ,"), head(b"Connection: , ,upgrade,"), head(b"Sec-WebSocket-Protocol: ,"),
+        head(b"Connection:"), head(b"Upgrade: ,"), head(b"Connection: , ,upgrade,"),
+        head(b"Sec-WebSocket-Protocol: ,"),
         head(b"Host: b"), head(b"X: a\0b"), head(b"X:" + b"y" * 9000), head(b"X:" + b"y" * 17000),
         head().replace(b"\r\n", b"\n"), head().replace(b"13", b"8"),
         head() + b"\x89\x80\0\0\0\0\x81\x81\0\0\0\0" + b"1",

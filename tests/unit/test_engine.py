@@ -159,8 +159,8 @@ def test_a_wake_up_sends_for_so_many_and_no_more() -> None:
 
 
 def test_deadlines_give_way_to_what_else_is_ready() -> None:
-    """Four, then a look at the clock: what is due is done in turns of a quarter of a millisecond, while messages
-    come of a twentieth."""
+    """Four, then a look at the clock: what is due is done in turns of a quarter of a millisecond, and of a
+    twentieth while messages come."""
     clock = ManualClock()
     engine = clock.engine()
 
