@@ -152,6 +152,21 @@ def test_the_keyboard_is_enough(page: Page, server: ServerProcess, connect: Conn
     other.disconnect()
 
 
+def test_a_client_is_shown_again_at_once(page: Page, server: ServerProcess, connect: Connect) -> None:
+    """The event that tells of a dialog's end comes after the click that asks for the next."""
+    peer = connect("olga")
+    sign_in(page, server)
+    page.locator("#client-rows [data-id]").click()
+    page.locator("#client-dialog[open]").wait_for()
+    page.evaluate("""() => {
+        document.getElementById("client-dialog").close();
+        document.querySelector("#client-rows [data-id]").click();
+    }""")
+    page.locator("#client-dialog[open]").wait_for()
+    page.get_by_role("button", name="Kick").click()
+    assert json.loads(peer.receive_text() or "")["event"] == "kicked"
+
+
 def test_a_row_that_moves_keeps_the_focus(page: Page, server: ServerProcess) -> None:
     sign_in(page, server)
     kept = page.evaluate("""async () => {

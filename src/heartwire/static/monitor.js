@@ -12,7 +12,8 @@ let history = new History();
 let snapshot = null;
 let list = "newest";
 let found = [];
-let shown = null; // the id of the client in the dialog
+let shown = null; // { id } of the client in the dialog, a new one for each time it is asked for
+let opened = null; // the one for which the dialog was opened
 let lostTimer = 0;
 let toastTimer = 0;
 
@@ -221,7 +222,8 @@ const missing = (instead) => (error) => {
   return instead;
 };
 
-async function showClient(id) {
+async function showClient(wanted) {
+  const { id } = wanted;
   const dialog = $("client-dialog");
   let client;
   try {
@@ -229,7 +231,7 @@ async function showClient(id) {
   } catch {
     return; // shown again with the next snapshot
   }
-  if (shown !== id) return;
+  if (shown !== wanted) return;
   $("kick").hidden = !client;
   if (client) {
     text("client-title", client.username ?? client.user_id ?? "Anonymous client");
@@ -237,7 +239,9 @@ async function showClient(id) {
   } else if (!$("client-title").textContent.endsWith("has left")) {
     text("client-title", `${$("client-title").textContent || "The client"} has left`);
   }
-  if (!dialog.open) dialog.showModal();
+  if (dialog.open) return;
+  dialog.showModal();
+  opened = wanted;
 }
 
 // ------------------------------------------------------------------ what the person does
@@ -278,7 +282,7 @@ onSubmit($("search"), async () => {
 });
 
 onSubmit($("kick"), async () => {
-  const { client_id: id } = await feed.call("POST", `api/clients/${encodeURIComponent(shown)}/kick`, {
+  const { client_id: id } = await feed.call("POST", `api/clients/${encodeURIComponent(shown.id)}/kick`, {
     reason: $("kick-reason").value || null,
   });
   $("client-dialog").close();
@@ -320,7 +324,7 @@ $("sign-out").addEventListener("click", () => {
 document.addEventListener("click", ({ target }) => {
   const { list: name, id, channel } = target.dataset;
   if (name) select(name);
-  if (id) showClient((shown = id));
+  if (id) showClient((shown = { id }));
   if (channel) {
     const path = `api/channels/${encodeURIComponent(channel)}/clients`;
     find(`in ${channel}`, async () => (await feed.call("GET", path)).clients);
@@ -330,7 +334,9 @@ document.addEventListener("click", ({ target }) => {
 
 for (const dialog of document.querySelectorAll("dialog"))
   dialog.addEventListener("close", () => {
-    shown = null;
+    // It comes some time after the dialog has closed: another client may have been asked for, or be there.
+    if (dialog.open) return;
+    if (shown === opened) shown = null;
     for (const complaint of dialog.querySelectorAll(".bad")) complaint.hidden = true;
     $("kick-reason").value = "";
     $("client-title").textContent = "";
