@@ -18,6 +18,7 @@ import pytest
 from websockets.server import ServerProtocol
 
 from heartwire import Client, Message, Server
+from heartwire._core.frames import json_container
 from heartwire.json_codec import encode, encode_value
 from heartwire.messages import encode_event, encode_head, next_id
 
@@ -127,6 +128,12 @@ def test_pass_through(beside: Any, tools: Any, memory_server: Any, text: bytes) 
         limit_decode=(msgspec.json.Decoder().decode, text),
         the_envelope_decoded_whole=(decoding.feed, data),
     )
+
+
+def test_measure(beside: Any, text: bytes) -> None:
+    """docs/experiments/uncut-data.md: where a value ends, and that it is JSON."""
+    assert json_container(text) == len(text)
+    beside((json_container, text), msgspec=(msgspec.json.Decoder(msgspec.Raw).decode, text))
 
 
 def test_text_echo(beside: Any, tools: Any, memory_server: Any, text: bytes) -> None:

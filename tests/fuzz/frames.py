@@ -144,7 +144,11 @@ class Oracle:
             if self._kind == "text":
                 try:
                     self._utf8.decode(data, fin)
+                    kept = self._utf8.getstate()[0]
+                    invalid = b"\xed\xa0" <= kept < b"\xee"  # a surrogate: Python waits for its third byte
                 except UnicodeDecodeError:
+                    invalid = True
+                if invalid:
                     self._end(close_payload(1007), True)
                     return
             if fin:
@@ -207,6 +211,7 @@ def seeds() -> Iterator[bytes]:
         f(CLOSE, close_payload(1000, "bye")), f(CLOSE, close_payload(4999, "é" * 61)), f(CLOSE, b"\x03"),
         f(TEXT, b"a" * 126), f(BINARY, bytes(1000)), f(TEXT, b"x", fin=False) + f(CONTINUATION, b"y"),
         f(TEXT, b"\xe2", fin=False) + f(PING, b"x" * 125) + f(CONTINUATION, b"\x82\xac"),
+        f(TEXT, b"\xed\xa0", fin=False) + f(CLOSE), f(TEXT, b"\xed\xa0", fin=False) + b"\x80\0",
         f(TEXT, b"\xe2", fin=False) + f(CONTINUATION, b"x"), f(TEXT, b"\xff", length=500),
         f(BINARY, bytes(500), fin=False) + f(CONTINUATION, bytes(501)),
         f(BINARY, b"1", fin=False) + f(CONTINUATION, b"", fin=False) * 8, f(TEXT, b"x", rsv=4),

@@ -148,6 +148,22 @@ def test_an_action_that_keeps_the_data_is_our_bug_and_is_found() -> None:
 
 
 @pytest.mark.parametrize("data", [ROWS, "[1]"], ids=["long", "short"])
+def test_it_is_found_where_the_message_was_decoded_again(data: str) -> None:
+    """A typed message is read while the envelope looks at the buffer: then another view takes its place."""
+    reader = Reader(actions=("routed",))
+    kept: list[Any] = []
+
+    def keep(envelope: Envelope, view: Any) -> None:
+        reader.read_typed(msgspec.json.Decoder(dict[str, Any]).decode, view)
+        kept.append(envelope.data)
+
+    reader.on_action_hook = keep
+    pair = Pair(sink=reader)
+    pair.link.feed(build_frame(TEXT, b'{"action":"routed","data":%s}' % data.encode()))
+    assert ["view of the receive buffer" in str(failure) for failure in reader.failures] == [True]
+
+
+@pytest.mark.parametrize("data", [ROWS, "[1]"], ids=["long", "short"])
 def test_what_was_raised_may_keep_the_data(data: str) -> None:
     reader = Reader(actions=("routed",))
     errors: list[Exception] = []

@@ -29,6 +29,7 @@ cdef class JsonReader(Sink):
     cdef object read(self, object decoder, uint8_t *p, size_t n)
     cdef int deliver(self, Connection conn, object handler, object value) except -1
     cdef int read_envelope(self, Connection conn, uint8_t *p, size_t n) except -1
+    cdef bint read_around(self, Connection conn, uint8_t *p, size_t n, int *answer) except -1
     cdef object envelope_around(self, uint8_t *p, size_t n)
     cdef int act(self, Connection conn, object envelope, uint8_t *p, size_t n) except -1
-    cdef int done(self, int answer) except -1
+    cdef int done(self, PayloadView view, int answer) except -1

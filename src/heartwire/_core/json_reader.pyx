@@ -80,12 +80,8 @@ cdef class JsonReader(Sink):
         try:
             if self.text_handler is not None and not conn.special:
                 return self.deliver(conn, self.text_handler, PyUnicode_DecodeUTF8(<char *>p, n, NULL))
-            if n >= self.long_text and self.raw is not None and not conn.special:
-                envelope = self.envelope_around(p, n)
-                if envelope is not None:
-                    found = self.act(conn, envelope, p, n)
-                    envelope = None
-                    return self.done(found)
+            if n >= self.long_text and not conn.special and self.read_around(conn, p, n, &found):
+                return found
             found = hw_jsonscan(p, n, self.max_depth)
             if found == HW_JSON_DEEP and (self.text_handler is None or conn.special & 1):
                 self.on_bad_json(conn.owner, f"nested deeper than {self.max_depth}")
@@ -133,7 +129,19 @@ cdef class JsonReader(Sink):
             return HOLD if self.on_unclaimed(conn.owner, value) else 0
         held = self.act(conn, envelope, p, n)
         envelope = None
-        return self.done(held)
+        return self.done(view, held)
+
+    cdef bint read_around(self, Connection conn, uint8_t *p, size_t n, int *answer) except -1:
+        """As `read_envelope`, for a text whose `data` needs no decoder. False: it was not read."""
+        cdef PayloadView view
+        envelope = self.envelope_around(p, n) if self.raw is not None else None
+        if envelope is None:
+            return False
+        view = self.view
+        answer[0] = self.act(conn, envelope, p, n)
+        envelope = None
+        self.done(view, answer[0])
+        return True
 
     cdef object envelope_around(self, uint8_t *p, size_t n):
         """The envelope of a text in which `data` is long, and needs no decoder. None: read it the other way,
@@ -182,9 +190,10 @@ cdef class JsonReader(Sink):
         view.size = n
         return HOLD if self.on_action(conn.owner, envelope, view) else 0
 
-    cdef int done(self, int answer) except -1:
-        """The answer again, once nobody looks at the receive buffer any more."""
-        if self.view.exports or self.part.exports:
+    cdef int done(self, PayloadView view, int answer) except -1:
+        """The answer again, once nobody looks at the receive buffer any more. `view` is the one of `act`:
+        reading a typed message may have put another in its place."""
+        if view.exports or self.part.exports:
             self.view = PayloadView.__new__(PayloadView)
             self.part = PayloadView.__new__(PayloadView)
             raise AssertionError("an action kept a view of the receive buffer")
